@@ -1,0 +1,1 @@
+"""Roof: order, retries, concurrency and the command line. No arithmetic."""

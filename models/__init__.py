@@ -1,0 +1,1 @@
+"""Ground floor: tensors in, tensors out. No disk, no network, no clock."""

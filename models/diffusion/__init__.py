@@ -1,0 +1,1 @@
+"""Diffusion over diffusers' networks and schedulers: loss, guidance, sampling loop."""

@@ -1,0 +1,45 @@
+"""Video generators, one file each. A file offers `Params`, `Sampling` and `build(params, checkpoint=None)`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import nn
+
+from models.clip import ClipBatch, ClipSource, Condition
+from models.trainer import StateHook
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights to sample from. `nets` are diffusers `ModelMixin`s, so that each is saved by `save_pretrained`.
+
+    Attributes:
+        kind: the module in `models.generators` (or another plug-in package) that can read it.
+        params: that module's `Params` as plain JSON values.
+        nets: trained networks by name.
+        facts: shapes and statistics sampling needs, as plain JSON values (clip shape, number of classes, ...).
+        losses: training loss of every step by phase.
+    """
+
+    kind: str
+    params: dict[str, Any]
+    nets: dict[str, nn.Module]
+    facts: dict[str, Any]
+    losses: dict[str, list[float]]
+
+
+class ClipGenerator(Protocol):
+    """Fits on clips, samples clips."""
+
+    def fit(self, clips: ClipSource, hook: StateHook, seed: int) -> Checkpoint: ...
+
+    def draws(self, seeds: Sequence[int], sampling: Any) -> list[dict[str, float]]:
+        """What is drawn per clip besides noise (SF-VD: gamma), a pure function of the seed; kept as provenance."""
+        ...
+
+    def sample(self, conditions: Condition, seeds: Sequence[int], sampling: Any, device: str = "cpu") -> ClipBatch:
+        """One clip per (condition, seed); clip i is a function of condition i, seed i and `sampling` alone."""
+        ...

@@ -1,0 +1,160 @@
+"""The only optimisation loop: accelerate around AdamW, with EMA and exact resumption.
+
+Every step draws its randomness from a generator seeded by (seed, phase, step), so a run resumed at step k needs only the
+tensors of step k and ends with the same weights as one that was never stopped (bit for bit on CPU).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from accelerate import Accelerator
+from diffusers.training_utils import EMAModel
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from models.seeding import derive_seed, generator
+
+Loss = Callable[[nn.Module, torch.Generator], Tensor]
+"""(net, rng) -> scalar loss of one step; draws its own batch from rng."""
+
+
+class TrainParams(BaseModel):
+    """One optimisation phase.
+
+    `ema_decay` is the ceiling of diffusers' warm-up (1 + step) / (10 + step), so short runs average little.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    steps: int = Field(gt=0)
+    batch_size: int = Field(gt=0, description="clips or frames, as the phase says")
+    learning_rate: float = Field(1e-4, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    warmup_steps: int = Field(0, ge=0, description="linear warm-up, then cosine to zero when `cosine`")
+    cosine: bool = False
+    ema_decay: float = Field(0.9999, ge=0, lt=1)
+    grad_clip: float = Field(1.0, gt=0)
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    save_every: int = Field(200, gt=0)
+
+
+@dataclass(frozen=True)
+class TrainState:
+    """What resumes a phase: tensors by name (weights, EMA, optimiser moments) and the loss of every step so far."""
+
+    step: int
+    tensors: dict[str, Tensor]
+    losses: list[float]
+
+
+class StateHook(Protocol):
+    """Where training states go; `tasks.checkpoints` keeps them in a folder, tests in a dict."""
+
+    def load(self, phase: str) -> TrainState | None: ...
+
+    def save(self, phase: str, state: TrainState) -> None: ...
+
+
+class DivergedError(ValueError):
+    """The loss stopped being a number or left its early level by orders of magnitude."""
+
+
+def fit(net: nn.Module, loss: Loss, params: TrainParams, *, phase: str, seed: int, hook: StateHook) -> list[float]:
+    """Train `net` in place; it ends with its EMA weights, on the CPU, in eval mode.
+
+    Args:
+        net: trained module; only parameters with `requires_grad` are optimised.
+        loss: called once a step with the (possibly wrapped) net and that step's CPU generator.
+        phase: name of the state and of the progress bar.
+        seed: with `phase` and the step, the whole of the randomness.
+        hook: loads a state to resume from, saves one every `save_every` steps and at the end.
+
+    Returns:
+        The loss of every step, those before a resumption included.
+
+    Raises:
+        DivergedError: at the first non-finite loss, or when the mean of 20 losses exceeds 100 times that of the first 20.
+    """
+    accelerator = Accelerator(mixed_precision=params.precision)
+    trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.AdamW(trained, lr=params.learning_rate, weight_decay=params.weight_decay)
+    net.train().to(accelerator.device)
+    ema = EMAModel(trained, decay=params.ema_decay)
+    losses: list[float] = []
+    if (state := hook.load(phase)) is not None:
+        losses = list(state.losses)
+        _restore(state, net, optimiser, trained, ema)
+    wrapped, prepared = accelerator.prepare(net, optimiser)
+    bar = tqdm(range(len(losses), params.steps), desc=phase, initial=len(losses), total=params.steps, mininterval=2)
+    for step in bar:
+        step_seed = derive_seed(seed, phase, step)
+        torch.manual_seed(step_seed)  # dropout and the like, which take no generator
+        for group in optimiser.param_groups:
+            group["lr"] = params.learning_rate * _rate(step, params)
+        with accelerator.autocast():
+            value = loss(wrapped, generator(step_seed))
+        accelerator.backward(value)
+        accelerator.clip_grad_norm_(trained, params.grad_clip)
+        prepared.step()
+        prepared.zero_grad()
+        ema.step(trained)
+        losses.append(float(value.detach()))
+        _refuse_divergence(losses, phase, params)
+        if step % 10 == 0:
+            bar.set_postfix(loss=f"{sum(losses[-50:]) / len(losses[-50:]):.4f}")
+        if (step + 1) % params.save_every == 0 or step + 1 == params.steps:
+            hook.save(phase, _capture(net, optimiser, trained, ema, losses))
+    ema.copy_to(trained)
+    net.eval().to("cpu")
+    return losses
+
+
+def _rate(step: int, params: TrainParams) -> float:
+    """Multiplier of the learning rate at this step."""
+    if step < params.warmup_steps:
+        return (step + 1) / params.warmup_steps
+    if not params.cosine:
+        return 1.0
+    done = (step - params.warmup_steps) / max(1, params.steps - params.warmup_steps)
+    return 0.5 * (1 + math.cos(math.pi * done))
+
+
+def _refuse_divergence(losses: list[float], phase: str, params: TrainParams) -> None:
+    last = losses[-1]
+    remedy = f"lower learning_rate (now {params.learning_rate}) or raise warmup_steps (now {params.warmup_steps})"
+    if not math.isfinite(last):
+        raise DivergedError(f"{phase}: loss is {last} at step {len(losses) - 1}; {remedy}")
+    if len(losses) >= 40:
+        first, recent = sum(losses[:20]) / 20, sum(losses[-20:]) / 20
+        if recent > 100 * max(abs(first), 1e-8):
+            raise DivergedError(f"{phase}: loss rose from {first:.3g} to {recent:.3g}; {remedy}")
+
+
+def _capture(net: nn.Module, optimiser: torch.optim.Optimizer, trained: list[nn.Parameter], ema: EMAModel,
+             losses: list[float]) -> TrainState:
+    tensors = {f"net.{name}": value for name, value in net.state_dict().items()}
+    for number, (parameter, shadow) in enumerate(zip(trained, ema.shadow_params, strict=True)):
+        tensors[f"ema.{number}"] = shadow
+        for name, value in optimiser.state[parameter].items():
+            tensors[f"optimiser.{number}.{name}"] = torch.as_tensor(value)
+    return TrainState(len(losses), {name: value.detach().cpu().clone() for name, value in tensors.items()}, losses)
+
+
+def _restore(state: TrainState, net: nn.Module, optimiser: torch.optim.Optimizer, trained: list[nn.Parameter],
+             ema: EMAModel) -> None:
+    names = [name.removeprefix("net.") for name in state.tensors if name.startswith("net.")]
+    net.load_state_dict({name: state.tensors[f"net.{name}"] for name in names})
+    for number, parameter in enumerate(trained):
+        ema.shadow_params[number] = state.tensors[f"ema.{number}"].to(parameter.device).clone()
+        prefix = f"optimiser.{number}."
+        moments = {name.removeprefix(prefix): value for name, value in state.tensors.items() if name.startswith(prefix)}
+        optimiser.state[parameter] = {
+            name: value.clone() if name == "step" else value.to(parameter.device).clone() for name, value in moments.items()
+        }
+    ema.optimization_step = state.step

@@ -1,0 +1,1 @@
+"""First floor: one verb per file - read, compute, write. Plain functions; Prefect lives in `flows`."""

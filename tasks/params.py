@@ -1,0 +1,155 @@
+"""params.yaml -> one frozen tree; the only parser. A key nobody knows stops the run before any work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from models import plugin
+from models.trainer import TrainParams
+
+Entry = dict[str, Any]
+"""One plug-in's parameters: `kind` plus whatever that module's own Params take."""
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SplitParams(Section):
+    """Shares of the patients; they must sum to 1."""
+
+    train: float = Field(gt=0, lt=1)
+    val: float = Field(ge=0, lt=1)
+    test: float = Field(gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _whole(self) -> SplitParams:
+        if abs(self.train + self.val + self.test - 1) > 1e-9:
+            raise ValueError(f"train + val + test is {self.train + self.val + self.test:g}, but must be 1")
+        return self
+
+
+class DatasetParams(Section):
+    """One data set: where it is, how to read it, what a clip of it is."""
+
+    name: str = Field(pattern=r"^[a-z0-9_]+$")
+    reader: str = Field(description="a module of tasks.readers: nifti, video, images, dicom, phantom")
+    location: Path = Field(description="folder (or, for the phantom, the simulator's own file)")
+    options: Entry = Field(default_factory=dict, description="the reader's own Params")
+    simulated: bool = False
+    licence: str = "not stated"
+    classes: list[str] = Field(default_factory=list, description="mask values 1..K in order; empty: no masks")
+    clip_frames: int = Field(gt=0)
+    stride: int = Field(1, gt=0, description="every n-th frame inside a window")
+    clips_per_source: int | None = Field(None, gt=0, description="at most this many windows a file; None: all that fit")
+    frame_size: tuple[int, int] = Field(description="height, width in pixels")
+    fit: Literal["pad", "stretch"] = "pad"
+    window: tuple[float, float] = Field((0.5, 99.5), description="percentiles of a clip mapped to black and white")
+    split: SplitParams
+    annotated_patients: int | None = Field(None, gt=0, description="training patients that keep masks; None: all")
+    near_duplicate: float = Field(0.99, gt=0, le=1, description="correlation of thumbnails from which two clips are one group")
+    max_file_mb: float = Field(2000, gt=0, description="a larger file is quarantined unread")
+    shard_clips: int = Field(16, gt=0)
+
+
+class ConditionsParams(Section):
+    """The condition bank: mask sequences made from the annotated training clips."""
+
+    count: int = Field(gt=0)
+    blend: float = Field(0.5, ge=0, le=1, description="chance of interpolating signed distances with a second training clip")
+    deform: float = Field(0.0, ge=0, description="standard deviation of the smooth deformation, pixels")
+
+
+class SampleParams(Section):
+    """One synthetic set: which generator, how many clips, with which sampling options."""
+
+    generator: str
+    clips: int = Field(gt=0)
+    shard_clips: int = Field(8, gt=0, description="one unit of work and of storage")
+    batch_clips: int = Field(4, gt=0, description="clips denoised together; always exactly this many, the last batch is padded")
+    sampling: Entry = Field(default_factory=dict, description="the generator's own Sampling")
+
+
+class NetworkParams(Section):
+    """One downstream segmentation network and its training."""
+
+    kind: Literal["vnet", "dynunet", "swinunetr"]
+    dims: Literal[2, 3]
+    filters: list[int] = Field(default_factory=lambda: [16, 32, 64], description="DynUNet's channels by level")
+    train: TrainParams
+
+
+class BenchmarkParams(Section):
+    """Which arms are compared, by which networks, over which seeds."""
+
+    kind: Literal["segmentation"] = "segmentation"
+    arms: dict[str, Entry]
+    baseline: str = Field(description="the arm every other is tested against")
+    networks: dict[str, NetworkParams]
+    seeds: list[int] = Field(min_length=1)
+    distance_on: Literal["skeleton", "mask"] = "mask"
+    empty_distance: Literal["diagonal", "nan"] = "diagonal"
+    bootstrap: int = Field(2000, gt=0)
+
+
+class ReleaseParams(Section):
+    name: str = Field(pattern=r"^[a-z0-9_-]+$")
+    version: str = Field(pattern=r"^v[0-9]+$")
+    source: str = Field(description="the synthetic set that is released: a key of `samples`")
+    shard_clips: int = Field(64, gt=0)
+
+
+class Params(Section):
+    """The whole of params.yaml."""
+
+    seed: int
+    dataset: DatasetParams
+    conditions: ConditionsParams
+    generators: dict[str, Entry]
+    critics: dict[str, Entry] = Field(description="networks trained on real training clips that the filters look through")
+    samples: dict[str, SampleParams]
+    filters: dict[str, Entry] = Field(description="the chain, in order")
+    benchmark: BenchmarkParams
+    release: ReleaseParams
+
+    @model_validator(mode="after")
+    def _refers_to_what_exists(self) -> Params:
+        for name, sample in self.samples.items():
+            if sample.generator not in self.generators:
+                raise ValueError(f"samples.{name}.generator: {sample.generator!r} is not among generators: {', '.join(self.generators)}")
+            plugin.params("models.generators", {"kind": self.generators[sample.generator]["kind"], **sample.sampling}, "Sampling")
+        for entry in self.generators.values():
+            plugin.params("models.generators", entry)
+        for entry in self.critics.values():
+            plugin.params("models.critics", entry)
+        for name, entry in self.filters.items():
+            plugin.params("tasks.filters", entry)
+            if (critic := entry.get("critic")) is not None and critic not in self.critics:
+                raise ValueError(f"filters.{name}.critic: {critic!r} is not among critics: {', '.join(self.critics)}")
+        plugin.params("tasks.readers", {"kind": self.dataset.reader, **self.dataset.options})
+        if self.release.source not in self.samples:
+            raise ValueError(f"release.source: {self.release.source!r} is not among samples: {', '.join(self.samples)}")
+        if self.benchmark.baseline not in self.benchmark.arms:
+            raise ValueError(f"benchmark.baseline: {self.benchmark.baseline!r} is not among arms: {', '.join(self.benchmark.arms)}")
+        return self
+
+
+def load_params(path: Path = Path("params.yaml")) -> Params:
+    """Parse and validate.
+
+    Raises:
+        ValueError: one line per problem, each with the key, the value and what is allowed.
+    """
+    try:
+        return Params.model_validate(yaml.safe_load(path.read_text()))
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file; run cinefab from the folder that holds params.yaml") from None
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: not YAML: {error}") from None
+    except ValidationError as error:
+        problems = [f"{path}: {'.'.join(map(str, one['loc']))}: {one['msg']} (got {one['input']!r:.80})" for one in error.errors()]
+        raise ValueError("\n".join(problems)) from None

@@ -1,0 +1,128 @@
+"""The rows of every table, keyed by `clip_id`. Parquet on disk (`tasks.tables`), one frozen dataclass a row here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Split = Literal["train", "val", "test"]
+
+
+@dataclass(frozen=True)
+class ClipRecord:
+    """One clip of the prepared data set: `manifest.parquet`, in store order (row i is clip i of the store).
+
+    Attributes:
+        clip_id: hash of the pixels and masks.
+        patient: as the reader gives it; folds never cut through one.
+        source: sha256 of the source file's bytes; never its name.
+        first_frame, stride: the window inside the source.
+        label: class of the clip, or None.
+        annotated: whether any frame of the stored clip has a mask.
+        group: near-duplicate group; patients joined by near-duplicates share one.
+        split: train, val or test.
+    """
+
+    clip_id: str
+    patient: str
+    source: str
+    first_frame: int
+    stride: int
+    label: str | None
+    annotated: bool
+    group: int
+    split: Split
+
+
+@dataclass(frozen=True)
+class QuarantineRecord:
+    """One input that was refused: `quarantine.parquet`. `file` is relative to the data set's location."""
+
+    file: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ConditionRecord:
+    """One condition of the bank: `conditions.parquet`, in store order. `patients` are all whose clips went into it."""
+
+    condition_id: str
+    patients: list[str]
+    clips: list[str]
+
+
+@dataclass(frozen=True)
+class PlanRecord:
+    """One clip to be sampled: `plan.parquet`, written before anything runs.
+
+    `clip_id` hashes everything that decides the pixels: checkpoint digest, condition id, seed, sampling options.
+    """
+
+    clip_id: str
+    condition_id: str
+    condition_row: int
+    draw: int
+    seed: int
+    shard: int
+
+
+@dataclass(frozen=True)
+class ProvenanceRecord:
+    """How one synthetic clip came to be: `provenance.parquet`. Enough to make the same pixels again.
+
+    Attributes:
+        digest: hash of the pixels.
+        sampling, draws: JSON: the sampling options and what was drawn per clip (SF-VD: gamma).
+        patients: those of the condition; a synthetic clip may never meet them in a test set.
+    """
+
+    clip_id: str
+    digest: str
+    generator: str
+    checkpoint_digest: str
+    condition_id: str
+    patients: list[str]
+    draw: int
+    seed: int
+    sampling: str
+    draws: str
+    params_digest: str
+
+
+@dataclass(frozen=True)
+class ScoreRecord:
+    """One filter's number for one clip: `scores.parquet`."""
+
+    clip_id: str
+    filter: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One filter's verdict on one clip: `decisions.parquet`, append-only. A score-only filter keeps everything and says so."""
+
+    clip_id: str
+    filter: str
+    keep: bool
+    score: float
+    threshold: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ShardRecord:
+    """What makes a shard exist: written last, by rename. Without it the shard's bytes mean nothing.
+
+    Attributes:
+        fingerprint: of parameters, inputs and code that made it; a shard with another one is made again.
+        ids: clip ids in row order.
+        digests: hash of each clip's arrays, same order.
+        files: sha256 of each shard file by its path inside the store.
+    """
+
+    shard: int
+    fingerprint: str
+    ids: list[str]
+    digests: list[str]
+    files: dict[str, str]
