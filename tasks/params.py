@@ -83,11 +83,30 @@ class NetworkParams(Section):
     train: TrainParams
 
 
+class ArmParams(Section):
+    """What one arm trains on. Real clips are the annotated training clips; synthetic ones those a set's chain kept."""
+
+    real: bool = False
+    geometric: bool = Field(False, description="random flips, affine and elastic deformation, intensity; on real and synthetic alike")
+    synthetic: str | None = Field(None, description="a key of `samples`")
+    schedule: Literal["mixed", "finetuned"] = Field("mixed", description="mixed batches, or synthetic first and then real")
+    synthetic_share: float = Field(0.5, gt=0, lt=1, description="mixed: chance that a clip of a batch is synthetic")
+    filtered: bool = Field(True, description="only the clips the chain kept")
+
+    @model_validator(mode="after")
+    def _trains_on_something(self) -> ArmParams:
+        if not self.real and self.synthetic is None:
+            raise ValueError("an arm needs real: true, a synthetic set, or both")
+        if self.schedule == "finetuned" and not (self.real and self.synthetic):
+            raise ValueError("schedule: finetuned needs both real: true and a synthetic set")
+        return self
+
+
 class BenchmarkParams(Section):
     """Which arms are compared, by which networks, over which seeds."""
 
     kind: Literal["segmentation"] = "segmentation"
-    arms: dict[str, Entry]
+    arms: dict[str, ArmParams]
     baseline: str = Field(description="the arm every other is tested against")
     networks: dict[str, NetworkParams]
     seeds: list[int] = Field(min_length=1)
@@ -131,6 +150,9 @@ class Params(Section):
             if (critic := entry.get("critic")) is not None and critic not in self.critics:
                 raise ValueError(f"filters.{name}.critic: {critic!r} is not among critics: {', '.join(self.critics)}")
         plugin.params("tasks.readers", {"kind": self.dataset.reader, **self.dataset.options})
+        for name, arm in self.benchmark.arms.items():
+            if arm.synthetic is not None and arm.synthetic not in self.samples:
+                raise ValueError(f"benchmark.arms.{name}.synthetic: {arm.synthetic!r} is not among samples: {', '.join(self.samples)}")
         if self.release.source not in self.samples:
             raise ValueError(f"release.source: {self.release.source!r} is not among samples: {', '.join(self.samples)}")
         if self.benchmark.baseline not in self.benchmark.arms:

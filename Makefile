@@ -1,0 +1,40 @@
+# The two commands a newcomer needs: `make demo` and `make test`. Both set everything up in .venv first.
+#   make demo                                  simulated fluoroscopy, offline
+#   make demo DATA=hippocampus                 real MRI, downloaded from its owners (FROM=folder takes a copy on disk)
+SHELL := /bin/bash
+PYTHON ?= python3
+DATA ?= phantom
+FROM ?= $(if $(CINEFAB_SAMPLES),$(CINEFAB_SAMPLES)/hippocampus_mri)
+BIN := $(CURDIR)/.venv/bin
+export PATH := $(BIN):$(PATH)
+export VIRTUAL_ENV := $(CURDIR)/.venv
+
+.PHONY: demo test test-slow setup clean
+.DEFAULT_GOAL := demo
+
+demo: setup
+	@cinefab profile $(DATA)
+	@if [ $(DATA) = hippocampus ] && [ ! -e data/raw/hippocampus ]; then cinefab data hippocampus $(if $(FROM),--from $(FROM)); fi
+	@cinefab run
+
+test: setup
+	ruff check .
+	mypy
+	pytest --durations=10
+
+test-slow: setup
+	pytest -m slow
+
+setup: .venv/.ready
+
+# uv takes seconds where pip takes minutes; UV_FIND_LINKS lets it see the wheel folder pip is told of.
+.venv/.ready: pyproject.toml constraints.txt
+	@if command -v uv >/dev/null; then \
+	  uv venv -q --clear --python $(PYTHON) .venv && UV_FIND_LINKS="$$PIP_FIND_LINKS" uv pip install -q -c constraints.txt -e '.[dev]'; \
+	else \
+	  $(PYTHON) -m venv --clear .venv && .venv/bin/python -m pip install -q -c constraints.txt -e '.[dev]'; \
+	fi
+	@touch $@
+
+clean:
+	rm -rf .venv

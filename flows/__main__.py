@@ -1,0 +1,195 @@
+"""The command line: `cinefab`, the same as `python -m flows`. Every stage of dvc.yaml is one of these commands."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.layout import Layout
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown",
+                  help="A data factory for synthetic medical video: train, sample, filter, prove, release.")
+stages = "Stages (dvc.yaml runs these)"
+ParamsPath = Annotated[Path, typer.Option("--params", help="the parameter file")]
+DataPath = Annotated[Path, typer.Option("--data", help="the folder all stages write under")]
+PARAMS, DATA = Path("params.yaml"), Path("data")
+
+
+@app.command(rich_help_panel=stages)
+def prepare(params: ParamsPath = PARAMS, data: DataPath = DATA) -> None:
+    """Raw files -> clips, masks, patient-level splits, quarantine.
+
+    Example: `cinefab prepare`
+    """
+    from flows.prepare import prepare as flow
+    from flows.server import run_linked
+
+    run_linked(flow, params=params, data=Layout(data))
+
+
+@app.command(rich_help_panel=stages)
+def condition(params: ParamsPath = PARAMS, data: DataPath = DATA) -> None:
+    """Training split -> condition bank (mask sequences to ask for)."""
+    from flows.prepare import condition as flow
+    from flows.server import run_linked
+
+    run_linked(flow, params=params, data=Layout(data))
+
+
+@app.command(rich_help_panel=stages)
+def train(name: str, params: ParamsPath = PARAMS, data: DataPath = DATA) -> None:
+    """Fit one entry of `generators`; resumes where a killed run stopped.
+
+    Example: `cinefab train sfvd`
+    """
+    from flows.server import run_linked
+    from flows.train import train as flow
+
+    run_linked(flow, params=params, data=Layout(data), name=name)
+
+
+@app.command(rich_help_panel=stages)
+def critic(name: str, params: ParamsPath = PARAMS, data: DataPath = DATA) -> None:
+    """Fit one entry of `critics`, the networks the filters look through."""
+    from flows.server import run_linked
+    from flows.train import critic as flow
+
+    run_linked(flow, params=params, data=Layout(data), name=name)
+
+
+@app.command(rich_help_panel=stages)
+def sample(name: str, params: ParamsPath = PARAMS, data: DataPath = DATA) -> None:
+    """Sample one entry of `samples` in shards; finished shards are skipped.
+
+    Example: `cinefab sample sfvd`
+    """
+    from flows.server import run_linked
+    from flows.synthesize import sample as flow
+
+    run_linked(flow, params=params, data=Layout(data), name=name)
+
+
+@app.command(rich_help_panel=stages)
+def curate(name: str, params: ParamsPath = PARAMS, data: DataPath = DATA) -> None:
+    """Run the filter chain over one synthetic set; every decision becomes a row."""
+    from flows.curate import curate as flow
+    from flows.server import run_linked
+
+    run_linked(flow, params=params, data=Layout(data), name=name)
+
+
+@app.command(rich_help_panel=stages)
+def benchmark(params: ParamsPath = PARAMS, data: DataPath = DATA) -> None:
+    """Train every arm on every seed and test it on held-out patients."""
+    from flows.prove import benchmark as flow
+    from flows.server import run_linked
+
+    run_linked(flow, params=params, data=Layout(data))
+
+
+@app.command(rich_help_panel=stages)
+def release(params: ParamsPath = PARAMS, data: DataPath = DATA) -> None:
+    """Accepted clips, manifest, decisions, provenance and data card in one folder."""
+    from flows.publish import release as flow
+    from flows.server import run_linked
+
+    run_linked(flow, params=params, data=Layout(data))
+
+
+@app.command(rich_help_panel=stages)
+def report(params: ParamsPath = PARAMS, data: DataPath = DATA) -> None:
+    """One self-contained HTML page about the run."""
+    from flows.publish import report as flow
+    from flows.server import run_linked
+
+    run_linked(flow, params=params, data=Layout(data))
+
+
+@app.command()
+def run(targets: Annotated[list[str] | None, typer.Argument(help="stages of dvc.yaml; default: all")] = None) -> None:
+    """The whole line as one Prefect run; ends with the report's path. Only stale stages run.
+
+    Examples: `cinefab run`, `cinefab run train@sfvd`
+    """
+    from flows.factory import run as run_factory
+
+    run_factory(targets or [])
+    if (page := Layout(DATA).reports / "report.html").exists():
+        typer.echo(page.resolve())
+
+
+@app.command()
+def profile(names: Annotated[list[str], typer.Argument(help="files of profiles/, applied in order")], params: ParamsPath = PARAMS) -> None:
+    """Write what `profiles/NAME.yaml` holds over params.yaml, comments kept.
+
+    Examples: `cinefab profile hippocampus`, `cinefab profile hippocampus gpu`
+    """
+    from tasks.profiles import apply_profiles
+
+    for key, old, new in apply_profiles(params, [Path("profiles") / f"{name}.yaml" for name in names]):
+        typer.echo(f"{key}: {old} -> {new}")
+
+
+@app.command(name="data")
+def fetch(name: Annotated[str, typer.Argument(help="hippocampus")],
+          copy_from: Annotated[Path | None, typer.Option("--from", help="a copy on disk instead of the download")] = None) -> None:
+    """Get a real data set from its owners into data/raw, checksum verified.
+
+    Examples: `cinefab data hippocampus`, `cinefab data hippocampus --from ~/Task04_Hippocampus`
+    """
+    from tasks.fetch import fetch_hippocampus
+
+    if name != "hippocampus":
+        raise ValueError(f"data: {name!r} is not known; choose hippocampus, or see README: bring your own data")
+    typer.echo(fetch_hippocampus(DATA / "raw" / "hippocampus", copy_from))
+
+
+@app.command()
+def verify(path: Annotated[Path, typer.Argument(help="a store, a set, a checkpoint, a release, or a folder of them")]) -> None:
+    """Recompute every checksum under PATH and name what is broken; exit status 1 if anything is.
+
+    Example: `cinefab verify data/release`
+    """
+    from tasks.verify import verify_tree
+
+    checked, problems = verify_tree(path)
+    for problem in problems:
+        typer.echo(problem)
+    typer.echo(f"{checked} checked, {len(problems)} broken")
+    raise typer.Exit(1 if problems or not checked else 0)
+
+
+@app.command()
+def resample(clip_id: str, out: Annotated[Path | None, typer.Option(help="picture to write; default CLIP_ID.webp")] = None,
+             data: DataPath = DATA) -> None:
+    """Make one released or sampled clip again from its provenance and say whether the pixels are the same.
+
+    Example: `cinefab resample 0a1b…`
+    """
+    from tasks.pictures import clip_picture
+    from tasks.sample import find_provenance, resample as resample_clip
+
+    layout = Layout(data)
+    record = find_provenance(clip_id, [layout.release, *sorted(layout.clips.glob("*"))])
+    arrays, same = resample_clip(record, layout.checkpoint(record.generator), layout.conditions)
+    path = clip_picture(arrays, out or Path(f"{clip_id}.webp"))
+    typer.echo(f"{path}: {'the same pixels' if same else 'OTHER pixels than recorded'} (digest {record.digest})")
+    raise typer.Exit(0 if same else 1)
+
+
+def main() -> None:
+    """Run the command line; a wrong parameter ends as one clear line, not as a traceback."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        app()
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"cinefab: {error}")
+
+
+if __name__ == "__main__":
+    main()

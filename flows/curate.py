@@ -1,0 +1,31 @@
+"""Score a synthetic set shard by shard, then let the filters decide in order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.artifacts import counts
+from flows.layout import Layout
+from flows.steps import score_shard
+from tasks.curate import run_chain, shards_of
+from tasks.params import load_params
+
+
+@flow(name="curate", flow_run_name="curate {name}", task_runner=ThreadPoolTaskRunner(max_workers=1))  # type: ignore[arg-type]
+def curate(params: Path, data: Layout, name: str) -> dict[str, Any]:
+    filters = load_params(params).filters
+    clips, out = data.clips / name, data.decisions / name
+    runs = [
+        score_shard.submit(filter_name, shard, entry, clips, data.critics, out)
+        for filter_name, entry in filters.items()
+        for shard in shards_of(clips)
+    ]
+    for run in runs:
+        run.result()
+    summary = run_chain(clips, filters, data.critics, out)
+    counts(f"curated-{name}", summary)
+    return summary

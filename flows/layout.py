@@ -1,0 +1,48 @@
+"""Where everything lies under `data/`. dvc.yaml names the same folders; a test holds the two together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The folders of one factory, each written by one stage and read by later ones only."""
+
+    root: Path = Path("data")
+
+    @property
+    def prepared(self) -> Path:
+        return self.root / "prepared"
+
+    @property
+    def conditions(self) -> Path:
+        return self.root / "conditions"
+
+    def checkpoint(self, generator: str) -> Path:
+        return self.root / "checkpoints" / generator
+
+    @property
+    def critics(self) -> Path:
+        return self.root / "critics"
+
+    @property
+    def clips(self) -> Path:
+        return self.root / "clips"
+
+    @property
+    def decisions(self) -> Path:
+        return self.root / "decisions"
+
+    @property
+    def benchmark(self) -> Path:
+        return self.root / "benchmark"
+
+    @property
+    def release(self) -> Path:
+        return self.root / "release"
+
+    @property
+    def reports(self) -> Path:
+        return self.root / "reports"

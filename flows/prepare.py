@@ -1,0 +1,31 @@
+"""Raw video in: clips, splits, quarantine; and the condition bank made from the training split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+
+from flows.artifacts import counts, sheet
+from flows.layout import Layout
+from tasks.condition import make_conditions
+from tasks.params import load_params
+from tasks.prepare import prepare as prepare_clips
+
+
+@flow(name="prepare", flow_run_name="prepare {data.root.name}")
+def prepare(params: Path, data: Layout) -> dict[str, Any]:
+    tree = load_params(params)
+    summary = prepare_clips(tree.dataset, tree.seed, data.prepared)
+    counts("prepared", summary)
+    sheet("prepared-clips", data.prepared / "clips.zarr")
+    return summary
+
+
+@flow(name="condition")
+def condition(params: Path, data: Layout) -> int:
+    tree = load_params(params)
+    made = make_conditions(tree.conditions, tree.seed, data.prepared, data.conditions)
+    counts("conditions", {"conditions": made})
+    return made

@@ -1,0 +1,29 @@
+"""The release and the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+
+from flows.artifacts import counts, link
+from flows.layout import Layout
+from tasks.params import load_params
+from tasks.release import release as make_release
+from tasks.report import report as make_report
+
+
+@flow(name="release")
+def release(params: Path, data: Layout) -> dict[str, Any]:
+    tree = load_params(params)
+    facts = make_release(tree.release, tree.dataset, data.prepared, data.clips, data.decisions, data.benchmark, data.release)
+    counts("release", facts)
+    return facts
+
+
+@flow(name="report")
+def report(params: Path, data: Layout) -> Path:
+    path = make_report(load_params(params), data.root, data.reports)
+    link("report", path)
+    return path

@@ -1,0 +1,75 @@
+"""One Prefect server for one job, and child runs that appear under their parent.
+
+A stage started alone needs no server: Prefect brings one up inside the process, at about ten seconds a stage. A whole line
+shares one instead.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from prefect import Flow
+from prefect.client.orchestration import get_client
+from prefect.flow_engine import run_flow
+
+PARENT = "CINEFAB_PARENT_TASK_RUN"
+"""Environment variable by which the factory flow tells the stages DVC starts who their parent is."""
+
+
+@contextmanager
+def server() -> Iterator[str]:
+    """The address of the API: the one PREFECT_API_URL names, else of a server that lives as long as the block."""
+    if (url := os.environ.get("PREFECT_API_URL")) is not None:
+        yield url
+        return
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}/api"
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    os.environ["PREFECT_API_URL"] = url
+    try:
+        _wait(url, process)
+        yield url
+    finally:
+        del os.environ["PREFECT_API_URL"]
+        process.terminate()
+        process.wait(30)
+
+
+def _wait(url: str, process: subprocess.Popen[bytes], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError(f"the Prefect server ended at once with status {process.returncode}; run 'prefect server start' to see why")
+        try:
+            urllib.request.urlopen(f"{url}/health", timeout=2).close()
+            return
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            time.sleep(0.3)
+    raise RuntimeError(f"the Prefect server at {url} did not answer within {seconds:.0f} s")
+
+
+def run_linked(flow: Flow[..., Any], **parameters: Any) -> Any:
+    """Run a stage's flow, as a child of the factory's run when that started us.
+
+    `parent_task_run_id` and `run_flow` are not prominent public API: they are used here only, against a pinned Prefect,
+    and a test checks that the server lists the child under its parent.
+    """
+    parent = os.environ.get(PARENT)
+    if parent is None:
+        return flow(**parameters)
+    with get_client(sync_client=True) as client:
+        flow_run = client.create_flow_run(flow, parameters=parameters, parent_task_run_id=uuid.UUID(parent))
+    return run_flow(flow, flow_run=flow_run, parameters=parameters)

@@ -1,0 +1,70 @@
+"""Every prefect.task wrap: names, retries, devices. The work itself is plain functions in `tasks`.
+
+Nothing here is cached by Prefect: DVC decides whether a stage runs, the store's commit records which shards are left.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import typer
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.runtime import task_run
+
+import tasks.benchmark
+import tasks.curate
+import tasks.sample
+from flows.server import PARENT
+from tasks.devices import visible_devices
+from tasks.params import BenchmarkParams, Entry
+
+_devices: queue.SimpleQueue[str] = queue.SimpleQueue()
+for _device in visible_devices():
+    _devices.put(_device)
+
+
+@contextmanager
+def device() -> Iterator[str]:
+    """One device to oneself; the next task waits for it. An in-process queue: Prefect's global limits cost seconds a task."""
+    taken = _devices.get()
+    try:
+        yield taken
+    finally:
+        _devices.put(taken)
+
+
+@task(task_run_name="{name} shard {shard}", retries=1, cache_policy=NO_CACHE, persist_result=False)
+def sample_shard(name: str, shard: int, checkpoint: Path, conditions: Path, out: Path) -> int:
+    with device() as own:
+        return tasks.sample.sample_shard(shard, checkpoint, conditions, out, own)
+
+
+@task(task_run_name="{name} shard {shard}", retries=1, cache_policy=NO_CACHE, persist_result=False)
+def score_shard(name: str, shard: int, entry: Entry, clips: Path, critics: Path, out: Path) -> None:
+    tasks.curate.score_shard(clips, shard, name, entry, critics, out)
+
+
+@task(task_run_name="{run.arm} {run.network} seed {run.seed}", cache_policy=NO_CACHE, persist_result=False)
+def benchmark_run(run: tasks.benchmark.Run, params: BenchmarkParams, prepared: Path, clips: Path, decisions: Path, out: Path) -> dict[str, Any]:
+    return tasks.benchmark.run_one(run, params, prepared, clips, decisions, out)
+
+
+@task(task_run_name="dvc repro", cache_policy=NO_CACHE, persist_result=False)
+def dvc_repro(targets: list[str]) -> None:
+    """`dvc repro` with its output in this run's log; every stage it starts links itself to this task's run."""
+    logger = get_run_logger()
+    command = ["dvc", "repro", *targets]
+    process = subprocess.Popen(command, env={**os.environ, PARENT: str(task_run.id)}, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None  # PIPE above
+    for line in process.stdout:  # progress bars go to stderr and so straight to the terminal
+        typer.echo(line.rstrip())
+        logger.info(line.rstrip())
+    if status := process.wait():
+        raise RuntimeError(f"{' '.join(command)} ended with status {status}; the stage's own message is above")

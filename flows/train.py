@@ -1,0 +1,28 @@
+"""Fit the generators and the critics the filters look through."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import flow
+
+from flows.artifacts import counts
+from flows.layout import Layout
+from tasks.params import load_params
+from tasks.train import train_critic, train_generator
+
+
+@flow(name="train", flow_run_name="train {name}")
+def train(params: Path, data: Layout, name: str) -> str:
+    tree = load_params(params)
+    digest = train_generator(name, tree.generators[name], tree.seed, data.prepared, data.checkpoint(name))
+    counts(f"checkpoint-{name}", {"checkpoint": name, "digest": digest})
+    return digest
+
+
+@flow(name="critic", flow_run_name="critic {name}")
+def critic(params: Path, data: Layout, name: str) -> str:
+    tree = load_params(params)
+    digest = train_critic(name, tree.critics[name], tree.seed, data.prepared, data.critics / name)
+    counts(f"critic-{name}", {"critic": name, "digest": digest})
+    return digest

@@ -1,0 +1,110 @@
+"""Training split -> condition bank: mask sequences to ask a generator for.
+
+The paper reuses the annotators' own mask sequences (SF-VD, "Limitation"). That limits what can be asked for to what was
+annotated, so each condition may also be a smooth deformation of one annotated training clip, or a point between two of them
+(their signed distances interpolated). Only training patients' clips are read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt, gaussian_filter, map_coordinates
+
+from models.seeding import derive_seed
+from tasks.fingerprint import fingerprint
+from tasks.params import ConditionsParams
+from tasks.records import ClipRecord, ConditionRecord
+from tasks.store import ArraySpec, ClipStore
+from tasks.tables import read_table, write_table
+
+Masks = NDArray[np.uint8]
+
+
+def make_conditions(params: ConditionsParams, seed: int, prepared: Path, out: Path, shard_clips: int = 64) -> int:
+    """Write `masks.zarr` and `conditions.parquet`; returns how many conditions there are.
+
+    Condition i starts from annotated training clip i modulo their number, so that every one is used before any repeats.
+
+    Raises:
+        ValueError: when the training split has no fully annotated clip.
+    """
+    clips = ClipStore.open(prepared / "clips.zarr")
+    records = read_table(prepared / "manifest.parquet", ClipRecord)
+    rows = [row for row, record in enumerate(records) if record.split == "train" and record.annotated]
+    whole = [row for row in rows if bool(clips.conditions([row]).annotated.all())]
+    if not whole:
+        raise ValueError("conditions: no training clip has a mask on every frame; raise dataset.annotated_patients or add masks")
+    shape = clips.arrays["masks"].shape
+    mark = fingerprint("conditions", params.model_dump(mode="json"), seed, clips.digest)
+    store = ClipStore.create(out / "masks.zarr", {"masks": ArraySpec(shape, "uint8")}, shard_clips, mark)
+    bank: list[ConditionRecord] = []
+    done = store.done()
+    for start in range(0, params.count, shard_clips):
+        made = [_condition(number, whole, records, clips, params, seed) for number in range(start, min(start + shard_clips, params.count))]
+        bank += [record for record, _ in made]
+        if start // shard_clips not in done:
+            store.write_shard(start // shard_clips, [record.condition_id for record, _ in made], {"masks": np.stack([mask for _, mask in made])})
+    store.finish(params.count)
+    write_table(out / "conditions.parquet", bank, ConditionRecord)
+    return len(bank)
+
+
+def _condition(number: int, rows: list[int], records: list[ClipRecord], clips: ClipStore, params: ConditionsParams,
+               seed: int) -> tuple[ConditionRecord, Masks]:
+    rng = np.random.default_rng(derive_seed(seed, "condition", number))
+    chosen = [rows[number % len(rows)]]
+    if rng.random() < params.blend and len(rows) > 1:
+        chosen.append(int(rng.choice([row for row in rows if row != chosen[0]])))
+    masks = clips.load(chosen)["masks"]
+    fresh = number >= len(rows) or len(chosen) > 1  # the first round, unblended, are the annotators' own masks
+    if fresh:
+        masks = vary(masks, rng, params.deform)
+    else:
+        masks = masks[0]
+    digest = hashlib.blake2b(f"{number}:{masks.shape}".encode() + masks.tobytes(), digest_size=16).hexdigest()
+    patients = sorted({records[row].patient for row in chosen})
+    return ConditionRecord(digest, patients, [records[row].clip_id for row in chosen]), masks
+
+
+def vary(masks: Masks, rng: np.random.Generator, deform: float) -> Masks:
+    """One new mask sequence from one or two.
+
+    Args:
+        masks: (1 or 2, T, H, W) label maps without unknown pixels.
+        rng: draws the interpolation weight and the deformation.
+        deform: standard deviation of the displacement in pixels; one field for all frames, so motion stays the clip's own.
+
+    Returns:
+        (T, H, W) label map; where distances tie between classes, the lower label.
+    """
+    classes = int(masks.max())
+    if classes == 0:
+        return masks[0]
+    weight = rng.random() if len(masks) > 1 else 1.0
+    depth = np.stack([signed_distance(masks == label) for label in range(1, classes + 1)], 1)  # (1|2, K, T, H, W)
+    depth = depth[0] if len(masks) == 1 else weight * depth[0] + (1 - weight) * depth[1]
+    height, width = depth.shape[-2:]
+    field = np.stack([gaussian_filter(rng.standard_normal((height, width)), max(height, width) / 8) for _ in range(2)])
+    field *= deform / np.maximum(field.std(axis=(1, 2), keepdims=True), 1e-12)
+    grid = np.stack(np.mgrid[:height, :width]) + field
+    flat = depth.reshape(-1, height, width)
+    moved = np.stack([map_coordinates(plane, grid, order=1, mode="nearest") for plane in flat]).reshape(depth.shape)
+    best = moved.argmax(0)
+    return np.where(moved.max(0) > 0, best + 1, 0).astype(np.uint8)
+
+
+def signed_distance(inside: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Distance in pixels to the boundary, frame by frame: positive inside, negative outside, minus the diagonal if empty.
+
+    Args:
+        inside: (..., H, W).
+    """
+    flat = inside.reshape(-1, *inside.shape[-2:])
+    diagonal = float(np.hypot(*inside.shape[-2:]))
+    # half a pixel each way puts the zero between the outermost pixel and its neighbour, so that thin wires keep their width
+    planes = [distance_transform_edt(one) - distance_transform_edt(~one) if one.any() else np.full(one.shape, -diagonal) for one in flat]
+    return np.stack([plane - 0.5 * np.sign(plane) for plane in planes]).reshape(inside.shape)

@@ -1,0 +1,172 @@
+"""Sampling in shards: a plan that lists every clip before anything runs, then one unit of work and of storage at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models import plugin
+from models.clip import Condition, to_uint8
+from models.generators import ClipGenerator
+from models.seeding import derive_seed
+from tasks.checkpoints import checkpoint_digest, load_checkpoint
+from tasks.fingerprint import fingerprint, params_digest
+from tasks.params import SampleParams
+from tasks.records import ConditionRecord, PlanRecord, ProvenanceRecord
+from tasks.store import ArraySpec, ClipStore, clip_digest
+from tasks.tables import read_json, read_table, write_json, write_table
+
+logger = logging.getLogger(__name__)
+Arrays = dict[str, NDArray[np.uint8]]
+
+
+def plan_shards(sample: SampleParams, seed: int, checkpoint: Path, conditions: Path, out: Path) -> list[int]:
+    """Write `plan.parquet` and `plan.json` and open the store; returns the shards still to be made.
+
+    Clip i takes condition i modulo the bank's size and draw i divided by it. Its seed hashes run seed, generator kind,
+    condition and draw, so two sets that differ only in sampling options are paired clip by clip.
+    """
+    kind = read_json(checkpoint / "checkpoint.json")["kind"]
+    sampling = plugin.params("models.generators", {"kind": kind, **sample.sampling}, "Sampling").model_dump(mode="json")
+    bank = read_table(conditions / "conditions.parquet", ConditionRecord)
+    header = {
+        "kind": kind,
+        "checkpoint_digest": checkpoint_digest(checkpoint),
+        "sampling": sampling,
+        "batch_clips": sample.batch_clips,
+        "params_digest": params_digest(sample),
+    }
+    plan = []
+    for number in range(sample.clips):
+        draw, row = divmod(number, len(bank))
+        own_seed = derive_seed(seed, kind, bank[row].condition_id, draw)
+        words = json.dumps([header["checkpoint_digest"], bank[row].condition_id, own_seed, sampling, sample.batch_clips], sort_keys=True)
+        clip_id = hashlib.blake2b(words.encode(), digest_size=16).hexdigest()
+        plan.append(PlanRecord(clip_id, bank[row].condition_id, row, draw, own_seed, number // sample.shard_clips))
+    facts = read_json(checkpoint / "checkpoint.json")["facts"]
+    frames, channels, height, width = facts["clip_shape"]
+    arrays = {"frames": ArraySpec((frames, height, width, channels), "uint8"), "masks": ArraySpec((frames, height, width), "uint8")}
+    mark = fingerprint("sample", header, sample.model_dump(mode="json"), [record.clip_id for record in plan])
+    store = ClipStore.create(out / "clips.zarr", arrays, sample.shard_clips, mark)
+    write_table(out / "plan.parquet", plan, PlanRecord)
+    write_json(out / "plan.json", {**header, "fingerprint": mark, "clips": len(plan)})
+    return sorted({record.shard for record in plan} - store.done())
+
+
+def sample_shard(shard: int, checkpoint: Path, conditions: Path, out: Path, device: str = "cpu") -> int:
+    """Sample one shard of the plan and commit it; returns the number of clips."""
+    header = read_json(out / "plan.json")
+    plan = [record for record in read_table(out / "plan.parquet", PlanRecord) if record.shard == shard]
+    store = ClipStore.resume(out / "clips.zarr", header["fingerprint"])
+    if shard in store.done():
+        return len(plan)
+    arrays = _sample(plan, header, checkpoint, conditions, device)
+    store.write_shard(shard, [record.clip_id for record in plan], arrays)
+    return len(plan)
+
+
+def finish(name: str, conditions: Path, checkpoint: Path, out: Path) -> int:
+    """Seal the store and write `provenance.parquet`; returns the number of clips."""
+    header = read_json(out / "plan.json")
+    plan = read_table(out / "plan.parquet", PlanRecord)
+    store = ClipStore.resume(out / "clips.zarr", header["fingerprint"])
+    store.finish(len(plan))
+    patients = {record.condition_id: record.patients for record in read_table(conditions / "conditions.parquet", ConditionRecord)}
+    generator, sampling = _generator(checkpoint, header["checkpoint_digest"]), _sampling(header)
+    draws = generator.draws([record.seed for record in plan], sampling)
+    digests = dict(zip(store.ids, store.digests, strict=True))
+    rows = [
+        ProvenanceRecord(
+            clip_id=record.clip_id,
+            digest=digests[record.clip_id],
+            generator=name,
+            checkpoint_digest=header["checkpoint_digest"],
+            condition_id=record.condition_id,
+            patients=patients[record.condition_id],
+            draw=record.draw,
+            seed=record.seed,
+            sampling=json.dumps({**header["sampling"], "batch_clips": header["batch_clips"]}, sort_keys=True),
+            draws=json.dumps(drawn, sort_keys=True),
+            params_digest=header["params_digest"],
+        )
+        for record, drawn in zip(plan, draws, strict=True)
+    ]
+    write_table(out / "provenance.parquet", rows, ProvenanceRecord)
+    return len(rows)
+
+
+def resample(record: ProvenanceRecord, checkpoint: Path, conditions: Path, device: str = "cpu") -> tuple[Arrays, bool]:
+    """Make one clip again from its provenance alone; returns its arrays and whether the pixels are the recorded ones.
+
+    Raises:
+        ValueError: if the checkpoint or the condition on disk is not the one the clip was made with.
+    """
+    if (found := checkpoint_digest(checkpoint)) != record.checkpoint_digest:
+        raise ValueError(f"{checkpoint}: digest is {found}, but clip {record.clip_id} was made with {record.checkpoint_digest}; pull that version")
+    bank = [condition.condition_id for condition in read_table(conditions / "conditions.parquet", ConditionRecord)]
+    if record.condition_id not in bank:
+        raise ValueError(f"{conditions}: has no condition {record.condition_id}; pull the version the clip was made with")
+    options = json.loads(record.sampling)
+    batch_clips = options.pop("batch_clips")
+    header = {"kind": read_json(checkpoint / "checkpoint.json")["kind"], "checkpoint_digest": found, "sampling": options, "batch_clips": batch_clips}
+    plan = [PlanRecord(record.clip_id, record.condition_id, bank.index(record.condition_id), record.draw, record.seed, 0)]
+    arrays = _sample(plan, header, checkpoint, conditions, device)
+    return arrays, clip_digest({name: values[0] for name, values in arrays.items()}) == record.digest
+
+
+def _sample(plan: Sequence[PlanRecord], header: dict[str, Any], checkpoint: Path, conditions: Path, device: str) -> Arrays:
+    """Frames and masks of these clips, in batches of exactly `batch_clips`.
+
+    The last batch is filled up with its own first clip: kernels choose their blocking by batch size, so only equal
+    batch sizes give equal bits, and `resample` of one clip must give the bits it had among others.
+    """
+    generator, sampling = _generator(checkpoint, header["checkpoint_digest"]), _sampling(header)
+    bank = ClipStore.open(conditions / "masks.zarr")
+    size = header["batch_clips"]
+    frames, masks = [], []
+    for start in range(0, len(plan), size):
+        batch = list(plan[start : start + size])
+        padded = batch + [batch[0]] * (size - len(batch))
+        condition: Condition = bank.conditions([record.condition_row for record in padded])
+        clips = generator.sample(condition, [record.seed for record in padded], sampling, device)
+        frames.append(to_uint8(clips.frames[: len(batch)]).movedim(2, -1).contiguous().numpy())  # (B, T, H, W, C)
+        masks.append(condition.masks[: len(batch)].numpy())
+        logger.info("%d of %d clips of the shard", start + len(batch), len(plan))
+    return {"frames": np.concatenate(frames), "masks": np.concatenate(masks)}
+
+
+def _sampling(header: dict[str, Any]) -> Any:
+    return plugin.params("models.generators", {"kind": header["kind"], **header["sampling"]}, "Sampling")
+
+
+@lru_cache(maxsize=4)
+def _generator(checkpoint: Path, digest: str) -> ClipGenerator:
+    """The generator of a checkpoint; `digest` is part of the key so that a retrained one is read again."""
+    loaded = load_checkpoint(checkpoint)
+    module = plugin.load("models.generators", loaded.kind)
+    return module.build(module.Params.model_validate(loaded.params), loaded)
+
+
+def find_provenance(clip_id: str, folders: Sequence[Path]) -> ProvenanceRecord:
+    """The first record of this clip in the `provenance.parquet` of these folders; a unique beginning of the id is enough.
+
+    Raises:
+        ValueError: if no folder has it, or several clips begin like that.
+    """
+    for folder in folders:
+        if not (table := folder / "provenance.parquet").exists():
+            continue
+        found = [record for record in read_table(table, ProvenanceRecord) if record.clip_id.startswith(clip_id)]
+        if len(found) > 1:
+            raise ValueError(f"{clip_id}: {len(found)} clips in {folder} begin like that; give more digits")
+        if found:
+            return found[0]
+    raise ValueError(f"{clip_id}: no such clip in {', '.join(map(str, folders)) or 'any set'}")

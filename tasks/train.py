@@ -1,0 +1,64 @@
+"""Fit one generator or one critic on the training split and commit its checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from models import plugin
+from models.clip import ClipSource
+from models.generators import Checkpoint
+from models.seeding import derive_seed
+from tasks.checkpoints import FolderStates, checkpoint_digest, is_done, save_checkpoint
+from tasks.fingerprint import fingerprint
+from tasks.params import Entry
+from tasks.records import ClipRecord
+from tasks.store import ClipStore
+from tasks.tables import read_table
+
+
+def training_clips(prepared: Path) -> tuple[ClipSource, dict[str, Any]]:
+    """The training split, and what a checkpoint says it was trained on (clip ids, patients and their digest)."""
+    records = read_table(prepared / "manifest.parquet", ClipRecord)
+    rows = [row for row, record in enumerate(records) if record.split == "train"]
+    ids = [records[row].clip_id for row in rows]
+    facts = {
+        "split": "train",
+        "clips": ids,
+        "annotated_clips": [records[row].clip_id for row in rows if records[row].annotated],
+        "patients": sorted({records[row].patient for row in rows}),
+        "digest": hashlib.blake2b("".join(ids).encode(), digest_size=16).hexdigest(),
+    }
+    return ClipStore.open(prepared / "clips.zarr").subset(rows), facts
+
+
+def train_generator(name: str, entry: Entry, seed: int, prepared: Path, out: Path) -> str:
+    """Fit `models.generators.<kind>`; a killed run resumes, a finished one returns at once. Returns the digest."""
+
+    def fit(clips: ClipSource, states: FolderStates, own_seed: int) -> Checkpoint:
+        params = plugin.params("models.generators", entry)
+        return plugin.load("models.generators", entry["kind"]).build(params).fit(clips, states, own_seed)
+
+    return _train(("generator", name), entry, seed, prepared, out, fit)
+
+
+def train_critic(name: str, entry: Entry, seed: int, prepared: Path, out: Path) -> str:
+    """Fit `models.critics.<kind>` likewise. Returns the digest."""
+
+    def fit(clips: ClipSource, states: FolderStates, own_seed: int) -> Checkpoint:
+        return plugin.load("models.critics", entry["kind"]).fit(plugin.params("models.critics", entry), clips, states, own_seed)
+
+    return _train(("critic", name), entry, seed, prepared, out, fit)
+
+
+def _train(what: tuple[str, str], entry: Entry, seed: int, prepared: Path, out: Path, fit: Any) -> str:
+    mark = fingerprint(*what, entry, seed, ClipStore.open(prepared / "clips.zarr").digest)
+    if is_done(out, mark):
+        return checkpoint_digest(out)
+    clips, trained_on = training_clips(prepared)
+    states = FolderStates(out / ".state", mark)
+    checkpoint = fit(clips, states, derive_seed(seed, *what))
+    digest = save_checkpoint(out, checkpoint, fingerprint=mark, trained_on=trained_on)
+    states.clear()
+    return digest

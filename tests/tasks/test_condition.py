@@ -1,0 +1,69 @@
+"""The condition bank: signed distances, deformations, and who may be in it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.spatial.distance import cdist
+
+from tasks.condition import signed_distance, vary
+
+
+def disc(radius: float, size: int = 32, centre: tuple[float, float] = (16, 16)) -> np.ndarray:
+    y, x = np.mgrid[:size, :size]
+    return np.hypot(y - centre[0], x - centre[1]) <= radius
+
+
+def test_signed_distance_against_all_pairs() -> None:
+    inside = np.stack([disc(6), disc(3, centre=(5, 20))])
+    got = signed_distance(inside)
+    for plane, one in zip(got, inside, strict=True):
+        here, there = np.argwhere(one), np.argwhere(~one)
+        assert np.allclose(plane[one], cdist(here, there).min(1) - 0.5)
+        assert np.allclose(plane[~one], -(cdist(there, here).min(1) - 0.5))
+
+
+def test_an_empty_frame_is_far_outside() -> None:
+    assert (signed_distance(np.zeros((1, 4, 3), bool)) == -5).all()
+
+
+def test_no_deformation_of_one_clip_is_that_clip() -> None:
+    wire = np.zeros((2, 24, 24), np.uint8)
+    wire[0, 4:20, 10:12] = 1
+    wire[1, 4:20, 14:16] = 2
+    assert (vary(wire[None], np.random.default_rng(0), deform=0.0) == wire).all()
+
+
+def test_halfway_between_two_discs_lies_between_them() -> None:
+    pair = np.stack([disc(4), disc(10)])[:, None].astype(np.uint8)
+    sizes = [int(vary(pair, np.random.default_rng(seed), 0.0).sum()) for seed in range(20)]
+    assert all(pair[0].sum() <= size <= pair[1].sum() for size in sizes)
+    assert len(set(sizes)) > 5
+
+
+def test_deformation_moves_by_about_its_standard_deviation_and_keeps_motion() -> None:
+    """One field for all frames: two equal frames stay equal."""
+    still = np.repeat(disc(8)[None], 3, 0).astype(np.uint8)
+    moved = vary(still[None], np.random.default_rng(3), deform=2.0)
+    assert (moved == moved[:1]).all()
+    assert not (moved[0] == still[0]).all()
+    assert 0.5 < moved[0].sum() / still[0].sum() < 2
+    edge = cdist(np.argwhere(moved[0] != still[0]), np.argwhere(disc(8))).min(1)
+    assert edge.max() < 8  # four standard deviations
+
+
+def test_a_thin_wire_survives_a_deformation() -> None:
+    wire = np.zeros((1, 1, 48, 48), np.uint8)
+    wire[0, 0, 5:43, 20:22] = 1
+    for seed in range(10):
+        moved = vary(wire, np.random.default_rng(seed), deform=2.0)
+        assert 0.6 < moved.sum() / wire.sum() < 1.5
+
+
+@pytest.mark.parametrize("labels", [1, 3])
+def test_labels_stay_labels(labels: int) -> None:
+    rng = np.random.default_rng(1)
+    masks = np.zeros((2, 2, 20, 20), np.uint8)
+    for label in range(1, labels + 1):
+        masks[:, :, 5 * label : 5 * label + 4, 3:15] = label
+    assert set(np.unique(vary(masks, rng, 1.0))) <= set(range(labels + 1))
