@@ -51,9 +51,11 @@ def denoise(predict: Predict, schedule: DDPMScheduler, shape: Sequence[int], gen
 def _scheduler(schedule: DDPMScheduler, solver: Solver) -> DDPMScheduler | DPMSolverMultistepScheduler:
     if solver == "ancestral":
         return DDPMScheduler.from_config(schedule.config, clip_sample=True, timestep_spacing="linspace")
-    # a "dynamic" threshold between 1 and 1 is clipping x_0 to [-1, 1], which this scheduler has no plain option for
+    # Lu's uniform steps in log-SNR: with steps uniform in t the last one is so long that fine texture is lost. Measured with
+    # exact Gaussian predictions, 10 steps: a standard deviation of 0.15 comes out as 0.14 with them, 0.10 without.
+    # A "dynamic" threshold between 1 and 1 is clipping x_0 to [-1, 1], which this scheduler has no plain option for
     return DPMSolverMultistepScheduler.from_config(
-        schedule.config, variance_type=None, algorithm_type="dpmsolver++", solver_order=2, timestep_spacing="trailing",
+        schedule.config, variance_type=None, algorithm_type="dpmsolver++", solver_order=2, use_lu_lambdas=True,
         thresholding=True, dynamic_thresholding_ratio=1.0, sample_max_value=1.0,
     )
 
