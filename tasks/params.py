@@ -87,7 +87,7 @@ class ArmParams(Section):
     """What one arm trains on. Real clips are the annotated training clips; synthetic ones those a set's chain kept."""
 
     real: bool = False
-    geometric: bool = Field(False, description="random flips, affine and elastic deformation, intensity; on real and synthetic alike")
+    geometric: bool = Field(False, description="affine and elastic deformation, intensity; no flips; real and synthetic alike")
     synthetic: str | None = Field(None, description="a key of `samples`")
     schedule: Literal["mixed", "finetuned"] = Field("mixed", description="mixed batches, or synthetic first and then real")
     synthetic_share: float = Field(0.5, gt=0, lt=1, description="mixed: chance that a clip of a batch is synthetic")

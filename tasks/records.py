@@ -111,6 +111,31 @@ class Decision:
 
 
 @dataclass(frozen=True)
+class EvaluationRecord:
+    """One test clip's metrics for one label of one benchmark run: `runs.parquet`. NaN where a metric is undefined.
+
+    Attributes:
+        label: name of the class, or "mean" for the mean over the classes the clip shows.
+        hausdorff, g2re, r2ge: pixels.
+        one_sided_frames: frames where the class is in the annotation or in the result alone.
+    """
+
+    arm: str
+    network: str
+    seed: int
+    clip_id: str
+    patient: str
+    label: str
+    dice: float
+    sensitivity: float
+    precision: float
+    hausdorff: float
+    g2re: float
+    r2ge: float
+    one_sided_frames: int
+
+
+@dataclass(frozen=True)
 class ShardRecord:
     """What makes a shard exist: written last, by rename. Without it the shard's bytes mean nothing.
 

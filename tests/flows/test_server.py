@@ -6,25 +6,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server on an empty database, in a process of its own."""
-    home = tmp_path_factory.mktemp("prefect")
-    code = "from flows.server import server\nimport sys\nwith server() as url:\n    print(url, flush=True)\n    sys.stdin.read()"
-    environment = {**os.environ, "PREFECT_HOME": str(home)}
-    environment.pop("PREFECT_API_URL", None)
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    yield process.stdout.readline().strip()
-    process.communicate("")
 
 
 def run(code: str, api: str, **environment: str) -> str:

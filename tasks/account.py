@@ -1,0 +1,186 @@
+"""What the data card and the report tell: counts, filters and benchmark, read from the files the line wrote.
+
+Nothing is computed here that an earlier stage could have got differently; this only counts rows and pairs them up.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tasks.params import Params
+from tasks.records import ClipRecord, Decision, ProvenanceRecord, QuarantineRecord
+from tasks.tables import read_json, read_table
+
+POOLED = "pooled"
+COLUMNS = ("dice", "sensitivity", "precision", "hausdorff", "g2re", "r2ge")
+
+
+@dataclass(frozen=True)
+class SourceAccount:
+    """The prepared data set in numbers. `clips`, `patients` and `annotated` are by split."""
+
+    quarantined: list[QuarantineRecord]
+    clips: dict[str, int]
+    patients: dict[str, int]
+    annotated: dict[str, int]
+    annotated_patients: dict[str, int]
+    sources: int
+
+    @property
+    def total(self) -> int:
+        return sum(self.clips.values())
+
+
+@dataclass(frozen=True)
+class FilterAccount:
+    """One filter of the chain: how many clips reached it and what it did with them."""
+
+    name: str
+    decisions: tuple[Decision, ...]
+
+    @property
+    def candidates(self) -> int:
+        return len(self.decisions)
+
+    @property
+    def dropped(self) -> int:
+        return sum(not decision.keep for decision in self.decisions)
+
+    @property
+    def threshold(self) -> str:
+        """As the decisions state it; several, if they differ."""
+        return "; ".join(dict.fromkeys(decision.threshold for decision in self.decisions))
+
+    @property
+    def limits(self) -> list[float]:
+        """The numbers in the threshold."""
+        return [float(number) for number in re.findall(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?", self.threshold)]
+
+    @property
+    def score_only(self) -> bool:
+        return any(decision.reason.startswith("score only") for decision in self.decisions)
+
+    @property
+    def scores(self) -> str:
+        """Smallest, median and largest score in words."""
+        values = np.array([decision.score for decision in self.decisions])
+        values = values[np.isfinite(values)]
+        return f"{values.min():.4g}, {np.median(values):.4g}, {values.max():.4g}" if values.size else "none"
+
+
+@dataclass(frozen=True)
+class BenchmarkAccount:
+    """The benchmark as it was written: `metrics[network][arm][metric]` has mean, low and high."""
+
+    sentence: str
+    helped: bool | None
+    counts: dict[str, int]
+    metrics: dict[str, dict[str, dict[str, dict[str, Any]]]]
+    comparisons: list[dict[str, Any]]
+
+    def comparison(self, network: str, arm: str, metric: str = "dice") -> dict[str, Any] | None:
+        """The arm against the baseline, or None for the baseline itself."""
+        wanted = (network, arm, metric)
+        return next((one for one in self.comparisons if (one["network"], one["arm"], one["metric"]) == wanted), None)
+
+    @property
+    def shown(self) -> list[str]:
+        """The metrics that the runs have, in the usual order."""
+        measured = {metric for arms in self.metrics.values() for metrics in arms.values() for metric in metrics}
+        return [metric for metric in COLUMNS if metric in measured]
+
+
+def read_sources(prepared: Path) -> SourceAccount:
+    records = read_table(prepared / "manifest.parquet", ClipRecord)
+    refused = prepared / "quarantine.parquet"
+    by_split = {split: [record for record in records if record.split == split] for split in ("train", "val", "test")}
+    marked = {split: [record for record in found if record.annotated] for split, found in by_split.items()}
+    return SourceAccount(
+        quarantined=read_table(refused, QuarantineRecord) if refused.exists() else [],
+        clips={split: len(found) for split, found in by_split.items()},
+        patients={split: len({record.patient for record in found}) for split, found in by_split.items()},
+        annotated={split: len(found) for split, found in marked.items()},
+        annotated_patients={split: len({record.patient for record in found}) for split, found in marked.items()},
+        sources=len({record.source for record in records}),
+    )
+
+
+def read_filters(decisions: Sequence[Decision]) -> list[FilterAccount]:
+    """The chain in the order in which it decided."""
+    names = dict.fromkeys(decision.filter for decision in decisions)
+    return [FilterAccount(name, tuple(one for one in decisions if one.filter == name)) for name in names]
+
+
+def accepted(provenance: Sequence[ProvenanceRecord], decisions: Sequence[Decision]) -> list[int]:
+    """Positions of the clips that no filter dropped.
+
+    Raises:
+        ValueError: if the decisions are not about these clips, all of them.
+    """
+    judged, made = {decision.clip_id for decision in decisions}, {record.clip_id for record in provenance}
+    if judged and judged != made:
+        raise ValueError(
+            f"decisions: {len(made - judged)} of {len(made)} sampled clips have none and {len(judged - made)} decisions are about "
+            "clips that do not exist; run `cinefab curate` for this set again"
+        )
+    dropped = {decision.clip_id for decision in decisions if not decision.keep}
+    return [row for row, record in enumerate(provenance) if record.clip_id not in dropped]
+
+
+def read_benchmark(folder: Path) -> BenchmarkAccount | None:
+    """None when no benchmark was run."""
+    if not all((folder / name).exists() for name in ("metrics.json", "comparisons.json", "verdict.json")):
+        return None
+    metrics: dict[str, Any] = read_json(folder / "metrics.json")
+    verdict: dict[str, Any] = read_json(folder / "verdict.json")
+    counts = metrics.pop("counts", {})
+    comparisons = read_json(folder / "comparisons.json")
+    return BenchmarkAccount(verdict["sentence"], verdict.get("helped"), counts, metrics, comparisons)
+
+
+def interval(cell: dict[str, Any] | None, digits: int = 3, sign: str = "", value: str = "mean") -> str:
+    """"0.812 [0.790, 0.834]"; a dash where nothing is defined."""
+    if cell is None or cell.get(value) is None:
+        return "–"
+    low, high = (cell.get(end) for end in ("low", "high"))
+    middle = f"{cell[value]:{sign}.{digits}f}"
+    return middle if low is None or high is None else f"{middle} [{low:{sign}.{digits}f}, {high:{sign}.{digits}f}]"
+
+
+def p_value(p: float | None) -> str:
+    if p is None:
+        return "–"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def arm_in_words(params: Params, name: str) -> str:
+    """What an arm trains on, and in what its synthetic set differs from the released one."""
+    arm = params.benchmark.arms[name]
+    parts = ["real clips"] if arm.real else []
+    if arm.synthetic is not None:
+        kept = "kept by the filters" if arm.filtered else "unfiltered"
+        differs = differences(params, arm.synthetic)
+        parts.append(f"synthetic clips of “{arm.synthetic}” ({kept}{'; ' + differs if differs else ''})")
+    joined = (" and then " if arm.schedule == "finetuned" else " and ").join(reversed(parts) if arm.schedule == "finetuned" else parts)
+    return joined + (", with geometric augmentation" if arm.geometric else "")
+
+
+def differences(params: Params, name: str) -> str:
+    """Options in which a synthetic set differs from the released one; empty for that one itself."""
+    own, released = params.samples[name], params.samples[params.release.source]
+    changed = [f"generator {own.generator}"] if own.generator != released.generator else []
+    if own.clips != released.clips:
+        changed.append(f"{own.clips} clips")
+    keys = sorted({*own.sampling, *released.sampling})
+    changed += [
+        f"{key} {own.sampling.get(key, 'default')} instead of {released.sampling.get(key, 'default')}"
+        for key in keys
+        if own.sampling.get(key) != released.sampling.get(key)
+    ]
+    return ", ".join(changed)

@@ -1,0 +1,115 @@
+"""Charts as inline SVG that take their colours from the page, so that they are right on light and on dark ground.
+
+The same numbers always give the same bytes: no date, no random ids.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from collections.abc import Sequence
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Stand-ins that matplotlib understands; `_svg` puts the page's own colours in their place.
+INK, LINE, ACCENT, DROP = "#010101", "#020202", "#030303", "#040404"
+_PAGE = {INK: "var(--ink)", LINE: "var(--line)", ACCENT: "var(--accent)", DROP: "var(--drop)"}
+SERIES = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8f8f8f", "#b8a900")
+"""Okabe and Ito (2008), the yellow darkened so that it shows on white."""
+
+
+def histogram(kept: Sequence[float], dropped: Sequence[float], limits: Sequence[float], label: str, alt: str) -> str:
+    """Scores of kept and dropped clips in common bins, with a line at each threshold."""
+    figure, axes = _axes(4.6, 2.1)
+    good, bad = (np.array([value for value in values if np.isfinite(value)]) for values in (kept, dropped))
+    both = np.concatenate([good, bad])
+    if both.size:
+        spread = float(np.ptp(both)) or 1.0
+        bins = np.linspace(both.min() - 0.02 * spread, both.max() + 0.02 * spread, 25)
+        axes.hist([good, bad], bins=bins.tolist(), stacked=True, color=[ACCENT, DROP], label=[f"kept {good.size}", f"dropped {bad.size}"])
+        for limit in limits:
+            axes.axvline(limit, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+        axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc="upper left", bbox_to_anchor=(0, 1.22), ncols=2)
+    axes.set_xlabel(label, color=INK)
+    axes.set_ylabel("clips", color=INK)
+    axes.yaxis.get_major_locator().set_params(integer=True)
+    return _svg(figure, alt)
+
+
+def curves(series: dict[str, tuple[Sequence[float], Sequence[float]]], alt: str, label: str = "loss", log: bool = False) -> str:
+    """Lines of (steps, values); a single one has the page's accent, several have a legend."""
+    figure, axes = _axes(4.6, 2.3)
+    for number, (name, (steps, values)) in enumerate(series.items()):
+        colour = ACCENT if len(series) == 1 else SERIES[number % len(SERIES)]
+        axes.plot(list(steps), list(values), color=colour, linewidth=1.4, label=_plain(name))
+    if log and all(min(values, default=0) > 0 for _, values in series.values()):
+        axes.set_yscale("log")
+    if len(series) > 1:
+        axes.legend(frameon=False, fontsize=7.5, labelcolor=INK, loc="upper left", bbox_to_anchor=(0, -0.28), ncols=2)
+    axes.set_xlabel("step", color=INK)
+    axes.set_ylabel(label, color=INK)
+    return _svg(figure, alt)
+
+
+def whiskers(rows: Sequence[tuple[str, float, float, float]], baseline: str, label: str, alt: str) -> str:
+    """Means with intervals, one row an arm from top to bottom; a broken line at the baseline's mean."""
+    figure, axes = _axes(6.4, 0.7 + 0.32 * len(rows))
+    for place, (name, mean, low, high) in enumerate(rows):
+        colour = INK if name == baseline else ACCENT
+        axes.plot([low, high], [place, place], color=colour, linewidth=1.6, solid_capstyle="round")
+        axes.plot([mean], [place], marker="s" if name == baseline else "o", markersize=5.5, color=colour)
+        if name == baseline:
+            axes.axvline(mean, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
+    axes.set_yticks(range(len(rows)), [_plain(name) for name, *_ in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.grid(axis="x", color=LINE, linewidth=0.6)
+    axes.set_xlabel(label, color=INK)
+    return _svg(figure, alt)
+
+
+def smooth(values: Sequence[float], points: int = 200) -> tuple[list[float], list[float]]:
+    """Steps and means over equal windows, at most `points` of them: what a noisy loss does on the whole."""
+    window = max(1, -(-len(values) // points), len(values) // 60)
+    starts = np.arange(0, len(values), window)
+    sums = np.add.reduceat(np.asarray(values, np.float64), starts) if len(values) else np.array([])
+    sizes = np.diff([*starts, len(values)])
+    return (starts + sizes / 2).tolist(), (sums / sizes).tolist()
+
+
+def _axes(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots()
+    axes.set_facecolor("none")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(LINE)
+    axes.tick_params(colors=LINE, labelcolor=INK, labelsize=8)
+    axes.xaxis.label.set_size(8.5)
+    axes.yaxis.label.set_size(8.5)
+    return figure, axes
+
+
+def _plain(name: str) -> str:
+    """Two dollars in a name would be a formula to matplotlib."""
+    return name.replace("$", r"\$")
+
+
+def _svg(figure: Figure, alt: str) -> str:
+    """Inline SVG with the page's colours and fonts, a text for those who do not see it, and ids no other chart has."""
+    held = io.StringIO()
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "cinefab"}):
+        figure.savefig(held, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    svg = held.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.S)
+    for stand_in, colour in _PAGE.items():
+        svg = svg.replace(stand_in, colour)
+    svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.S)  # a bare * would style the whole page
+    svg = re.sub(r"font-family: [^;\"]*; ?", "", svg)
+    mark = hashlib.blake2b((svg + alt).encode(), digest_size=4).hexdigest()
+    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>c{mark}-", svg)
+    escaped = alt.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+    return re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', rf'<svg viewBox="\1" role="img" aria-label="{escaped}">', svg, count=1, flags=re.S).strip()

@@ -1,0 +1,143 @@
+"""From the rows of all runs to means, comparisons with the baseline and a verdict.
+
+The unit is the patient: a patient's value is the mean over its clips and over the seeds, so intervals and tests speak of
+other patients, not of other trainings. How much training alone moves a mean stands beside it as `seed_sd`, and the
+difference found by each seed stands in every comparison. "pooled" is the mean over networks, patient by patient.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import pandas as pd
+
+from tasks.metrics.segmentation import MEAN, METRICS, OVERLAPS
+from tasks.params import BenchmarkParams
+from tasks.records import EvaluationRecord
+from tasks.statistics import bootstrap_mean, holm, paired_difference
+
+POOLED = "pooled"
+PRIMARY = "dice"
+SIGNIFICANT = 0.05
+
+
+def summaries(rows: Sequence[EvaluationRecord], benchmark: BenchmarkParams) -> dict[str, Any]:
+    """{network: {arm: {metric: {mean, low, high, seed_sd, patients}}}} and "counts"; what is undefined is None.
+
+    Metrics are the means over classes; with more than one class "dice_<class>" stands beside them. Intervals are 95 %
+    percentile bootstrap over patients.
+    """
+    table = pd.DataFrame([asdict(row) for row in rows])
+    whole = table[table.label == MEAN]
+    labels = [label for label in table.label.unique() if label != MEAN]
+    metrics: dict[str, Any] = {}
+    for (network, arm), cell in table.groupby(["network", "arm"], sort=False):
+        parts = {metric: (cell[cell.label == MEAN], metric) for metric in METRICS}
+        if len(labels) > 1:
+            parts |= {f"{PRIMARY}_{label}": (cell[cell.label == label], PRIMARY) for label in labels}
+        metrics.setdefault(str(network), {})[str(arm)] = {
+            name: _summary(part, column, benchmark.bootstrap) for name, (part, column) in parts.items()
+        }
+    metrics["counts"] = {"patients": int(whole.patient.nunique()), "clips": int(whole.clip_id.nunique()),
+                         "seeds": len(benchmark.seeds), "networks": len(benchmark.networks), "arms": len(benchmark.arms)}
+    return metrics
+
+
+def compare(rows: Sequence[EvaluationRecord], benchmark: BenchmarkParams) -> list[dict[str, Any]]:
+    """Each arm minus the baseline, for each metric, by network and pooled, in the order of the parameters.
+
+    The difference has a 95 % paired bootstrap interval over patients and the p of Wilcoxon's signed-rank test, corrected
+    (Holm) over all arms and networks of one metric; the pooled comparisons are a family of their own. "significant"
+    needs both p_holm < 0.05 and an interval without 0. A gain is more overlap or less distance.
+    """
+    table = pd.DataFrame([asdict(row) for row in rows])
+    whole = table[table.label == MEAN]
+    found: list[dict[str, Any]] = []
+    for metric in METRICS:
+        # Patients x (network, arm, seed), then means over seeds and networks: one patient one row throughout.
+        keys = ["network", "arm", "seed"]
+        cube = whole.pivot_table(index="patient", columns=keys, values=metric, aggfunc="mean", dropna=False)
+        for family in ([*benchmark.networks], [POOLED]):
+            block = [_compared(cube, network, arm, metric, benchmark) for network in family
+                     for arm in benchmark.arms if arm != benchmark.baseline]
+            tested = [one for one in block if one["patients"] > 0]
+            for one, p_holm in zip(tested, holm([one["p"] for one in tested]), strict=True):
+                one["p_holm"] = p_holm
+                one["verdict"] = _verdict(one["low"], one["high"], p_holm, metric)
+            found += block
+    return found
+
+
+def verdict(metrics: dict[str, Any], comparisons: Sequence[dict[str, Any]], benchmark: BenchmarkParams) -> dict[str, Any]:
+    """One plain sentence: did synthetic clips help over the baseline? By the pooled Dice of the best arm that has them."""
+    synthetic = [name for name, arm in benchmark.arms.items() if arm.synthetic is not None and name != benchmark.baseline]
+    pooled = [one for one in comparisons if one["network"] == POOLED and one["metric"] == PRIMARY and one["arm"] in synthetic]
+    if not pooled:
+        return {"sentence": "No arm with synthetic clips was compared, so nothing can be said about their use.", "helped": None}
+    gains = [one for one in pooled if one["verdict"] == "significant gain"]
+    best = max(gains or pooled, key=lambda one: one["difference"])
+    if gains:
+        judgement = "Synthetic clips helped"
+    elif best["verdict"] == "significant loss":
+        judgement = "Synthetic clips did not help but cost accuracy"
+    else:
+        judgement = "Synthetic clips did not help significantly"
+    counts = metrics["counts"]
+    base, own = (_pooled_mean(metrics, benchmark, arm) for arm in (benchmark.baseline, best["arm"]))
+    agree = sum((value > 0) == (best["difference"] > 0) for value in best["seed_differences"])
+    sentence = (
+        f"{judgement}: the best such arm, {best['arm']}, reached a mean Dice of {own:.3f} against {base:.3f} for the baseline "
+        f"{benchmark.baseline} (difference {best['difference']:+.3f}, 95 % CI {best['low']:+.3f} to {best['high']:+.3f}, "
+        f"Holm-corrected p {_p(best['p_holm'])}; same sign in {agree} of {counts['seeds']} seeds; "
+        f"{counts['patients']} held-out patients, {counts['networks']} networks)."
+    )
+    facts = {key: best[key] for key in ("arm", "baseline", "metric", "difference", "low", "high", "p_holm")}
+    return {"sentence": sentence, "helped": bool(gains), **facts}
+
+
+def _summary(part: pd.DataFrame, metric: str, draws: int) -> dict[str, float | int | None]:
+    result = bootstrap_mean(part[metric].to_numpy(), part.patient.tolist(), draws=draws)
+    by_seed = part.groupby(["seed", "patient"])[metric].mean().groupby("seed").mean()
+    values = {"mean": result.mean, "low": result.low, "high": result.high, "seed_sd": float(by_seed.std())}
+    return {**{name: _plain(value) for name, value in values.items()}, "patients": result.n}
+
+
+def _compared(cube: pd.DataFrame, network: str, arm: str, metric: str, benchmark: BenchmarkParams) -> dict[str, Any]:
+    """One row of comparisons.json, not yet corrected; a network named "pooled" means the mean over all of them."""
+    networks = list(benchmark.networks) if network == POOLED else [network]
+
+    def patients(name: str) -> pd.DataFrame:
+        """Patients x seeds; a patient that one network leaves undefined is undefined in the mean over networks."""
+        return sum(cube[one][name] for one in networks) / len(networks)
+
+    own, base = patients(arm), patients(benchmark.baseline)
+    result = paired_difference(own.mean(axis=1), base.mean(axis=1), draws=benchmark.bootstrap)
+    row: dict[str, Any] = {
+        "network": network, "arm": arm, "baseline": benchmark.baseline, "metric": metric,
+        "difference": _plain(result.mean), "low": _plain(result.low), "high": _plain(result.high), "p": _plain(result.p),
+        "p_holm": None, "verdict": "not defined", "patients": result.n,
+    }
+    return row | {"seed_differences": [_plain((own[seed] - base[seed]).mean()) for seed in benchmark.seeds]}
+
+
+def _verdict(low: float, high: float, p_holm: float, metric: str) -> str:
+    if p_holm >= SIGNIFICANT or low <= 0 <= high:
+        return "no significant difference"
+    return "significant gain" if (low > 0) == (metric in OVERLAPS) else "significant loss"
+
+
+def _pooled_mean(metrics: dict[str, Any], benchmark: BenchmarkParams, arm: str) -> float:
+    means = [metrics[network][arm][PRIMARY]["mean"] for network in benchmark.networks]
+    return float(sum(means) / len(means))
+
+
+def _plain(value: float) -> float | None:
+    """JSON has no NaN: what is undefined is null."""
+    return float(value) if math.isfinite(value) else None
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"= {value:.3f}"

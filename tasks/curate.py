@@ -1,0 +1,136 @@
+"""The filter chain: score every shard, then decide filter by filter. Each sees its predecessors' survivors."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from models import plugin
+from models.generators import Checkpoint
+from tasks.checkpoints import checkpoint_digest, load_checkpoint
+from tasks.filters import Evidence, Filter
+from tasks.fingerprint import fingerprint
+from tasks.params import Entry
+from tasks.records import Decision, PlanRecord, ScoreRecord
+from tasks.store import ClipStore
+from tasks.tables import atomic_write, read_table, write_json, write_table
+
+EVIDENCE = ".evidence"
+
+
+def shards_of(clips: Path) -> list[int]:
+    """The shards of a finished set."""
+    store = ClipStore.open(clips / "clips.zarr")
+    return list(range(math.ceil(len(store) / store.shard_clips)))
+
+
+def score_shard(clips: Path, shard: int, name: str, entry: Entry, critics: Path, out: Path) -> None:
+    """One filter's evidence on one shard; skipped if it is there already for the same clips, critic and code."""
+    store = ClipStore.open(clips / "clips.zarr")
+    mark = _mark(store, name, entry, critics)
+    file = out / EVIDENCE / name / f"{shard:05d}.safetensors"
+    if _values(file, mark) is not None:
+        return
+    rows = list(range(shard * store.shard_clips, min((shard + 1) * store.shard_clips, len(store))))
+    values = _filter(entry, critics).score(store.read(rows))
+    atomic_write(file, save({"values": values.float().contiguous()}, {"fingerprint": mark}))
+
+
+def run_chain(clips: Path, filters: Mapping[str, Entry], critics: Path, out: Path) -> dict[str, Any]:
+    """Write scores.parquet, decisions.parquet and summary.json from the evidence; returns the summary.
+
+    A filter with `score_only` keeps every candidate and says what it would have dropped.
+
+    Raises:
+        ValueError: if a shard has not been scored.
+    """
+    store = ClipStore.open(clips / "clips.zarr")
+    plan = read_table(clips / "plan.parquet", PlanRecord)
+    groups = tuple(record.condition_id for record in plan)
+    alive = list(store.ids)
+    scores: list[ScoreRecord] = []
+    decisions: list[Decision] = []
+    steps = []
+    for name, entry in filters.items():
+        made, would_drop = _decide(name, entry, store, groups, alive, critics, out)
+        decisions += made
+        scores += [ScoreRecord(one.clip_id, name, one.score) for one in made]
+        survivors = [one.clip_id for one in made if one.keep]
+        steps.append({"filter": name, "kind": entry["kind"], "in": len(alive), "out": len(survivors), "would_drop": would_drop,
+                      "threshold": made[0].threshold if made else "none"})
+        alive = survivors
+    kept = set(alive)
+    left = Counter(group for clip, group in zip(store.ids, groups, strict=True) if clip in kept)
+    summary = {
+        "clips": len(store),
+        "accepted": len(alive),
+        "filters": steps,
+        "conditions": len(set(groups)),
+        "conditions_emptied": len(set(groups) - set(left)),
+    }
+    write_table(out / "scores.parquet", scores, ScoreRecord)
+    write_table(out / "decisions.parquet", decisions, Decision)
+    write_json(out / "summary.json", summary)
+    shutil.rmtree(out / EVIDENCE, ignore_errors=True)
+    return summary
+
+
+def accepted(clips: Path, decisions: Path) -> list[str]:
+    """Ids of the clips no filter dropped, in plan order."""
+    dropped = {one.clip_id for one in read_table(decisions / "decisions.parquet", Decision) if not one.keep}
+    return [clip for clip in ClipStore.open(clips / "clips.zarr").ids if clip not in dropped]
+
+
+def _decide(name: str, entry: Entry, store: ClipStore, groups: tuple[str, ...], alive: list[str], critics: Path,
+            out: Path) -> tuple[list[Decision], int]:
+    mark = _mark(store, name, entry, critics)
+    parts = []
+    for shard in range(math.ceil(len(store) / store.shard_clips)):
+        values = _values(file := out / EVIDENCE / name / f"{shard:05d}.safetensors", mark)
+        if values is None:
+            raise ValueError(f"{file}: shard {shard} has no score by filter {name}; run `cinefab curate` again")
+        parts.append(values)
+    made = _filter(entry, critics).decide(Evidence(store.ids, groups, torch.cat(parts)), alive)
+    made = [replace(one, filter=name) for one in made]
+    would_drop = sum(not one.keep for one in made)
+    if entry.get("score_only"):
+        made = [one if one.keep else replace(one, keep=True, reason=f"score only; would be dropped: {one.reason}") for one in made]
+    return made, would_drop
+
+
+def _mark(store: ClipStore, name: str, entry: Entry, critics: Path) -> str:
+    return fingerprint("evidence", name, entry, store.digest, checkpoint_digest(critics / entry["critic"]))
+
+
+def _values(file: Path, mark: str) -> torch.Tensor | None:
+    """The evidence in a file, None if it is not there, broken or of another fingerprint."""
+    if not file.exists():
+        return None
+    try:
+        with safe_open(file, "pt") as opened:
+            return opened.get_tensor("values") if (opened.metadata() or {}).get("fingerprint") == mark else None
+    except SafetensorError:
+        return None
+
+
+def _filter(entry: Entry, critics: Path) -> Filter:
+    module = plugin.load("tasks.filters", entry["kind"])
+    folder = critics / entry["critic"]
+    built: Filter = module.build(plugin.params("tasks.filters", entry), _critic(folder, checkpoint_digest(folder)))
+    return built
+
+
+@lru_cache(maxsize=8)
+def _critic(folder: Path, digest: str) -> Checkpoint:
+    """Read once per process; `digest` is part of the key so that a retrained one is read again."""
+    return load_checkpoint(folder)

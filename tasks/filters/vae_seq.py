@@ -1,0 +1,87 @@
+"""VAE-Seq: drop the most jittery and the most frozen clips, by K-means over frame-to-frame latent similarity.
+
+Ctrl-GenAug, Algorithm 1, stage 2. Higher is more static, so it is a band, not a score to maximise.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
+from torch import Tensor
+from torch.nn import functional
+
+from models.clip import ClipBatch
+from models.critics import vae
+from models.generators import Checkpoint
+from tasks.filters import Evidence
+from tasks.records import Decision
+
+
+class Params(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    critic: str = Field(description="an entry of `critics` of kind vae")
+    score_only: bool = Field(False, description="keep everything, record what would be dropped")
+    clusters: int = Field(4, ge=3)
+    seed: int = 3407
+
+
+def build(params: Params, critic: Checkpoint) -> VaeSeq:
+    return VaeSeq(params, critic)
+
+
+def vae_seq(latents: Tensor) -> Tensor:
+    """100 times the mean cosine of consecutive frames' flattened latents: (B, T, c, h, w) -> (B,), percent."""
+    flat = functional.normalize(latents.flatten(2).double(), dim=2)
+    return 100 * (flat[:, 1:] * flat[:, :-1]).sum(2).mean(1).float()
+
+
+def band(values: NDArray[np.float64], clusters: int = 4, seed: int = 3407) -> tuple[float, float] | None:
+    """Lower and upper threshold: half-way between the two lowest and between the two highest sorted centroids.
+
+    The released code takes these midpoints; the paper says "boundary thresholds" only. None when there is nothing to cluster:
+    fewer distinct values than clusters.
+    """
+    if len(np.unique(values)) < clusters:
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        fitted = KMeans(clusters, n_init=10, random_state=seed).fit(values[:, None])
+    centres = np.sort(fitted.cluster_centers_[:, 0])
+    return float(centres[:2].mean()), float(centres[-2:].mean())
+
+
+class VaeSeq:
+    """Keeps clips inside the band; thresholds come from all unfiltered clips."""
+
+    def __init__(self, params: Params, critic: Checkpoint) -> None:
+        self.params, self.critic = params, critic
+
+    def score(self, clips: ClipBatch) -> Tensor:
+        if clips.frames.shape[1] < 2:
+            raise ValueError("vae_seq compares consecutive frames, but clips have one; take the filter out of `filters`")
+        return vae_seq(vae.latents(self.critic, clips.frames))
+
+    def decide(self, evidence: Evidence, candidates: Sequence[str]) -> list[Decision]:
+        values = evidence.values.double().numpy()
+        limits = band(values, self.params.clusters, self.params.seed)
+        score = dict(zip(evidence.ids, values.tolist(), strict=True))
+        if limits is None:
+            reason = f"kept: fewer than {self.params.clusters} distinct values, nothing to cluster"
+            return [Decision(clip, "", True, score[clip], "none", reason) for clip in candidates]
+        low, high = limits
+        return [Decision(clip, "", low <= score[clip] <= high, score[clip], f"{low:.3f}..{high:.3f}", _reason(score[clip], low, high))
+                for clip in candidates]
+
+
+def _reason(value: float, low: float, high: float) -> str:
+    if value < low:
+        return f"frames change too much: {value:.3f} below {low:.3f}"
+    return f"frames hardly change: {value:.3f} above {high:.3f}" if value > high else "inside the band"

@@ -1,0 +1,1 @@
+"""Metrics, one file a family: pure functions on arrays, no disk."""

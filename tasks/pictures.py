@@ -1,0 +1,156 @@
+"""Clips as people look at them: contact sheets (PNG) and moving grids (animated WebP), with outlines of the masks.
+
+Small frames are enlarged by whole factors with square pixels, so that nothing is smoothed that the clip does not hold.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from models.clip import UNKNOWN
+from tasks.store import ClipStore
+
+Pixels = NDArray[np.uint8]
+
+PALETTE: tuple[tuple[int, int, int], ...] = (
+    (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167),
+)
+"""Okabe and Ito (2008): told apart by colour-blind eyes. Class k has colour k - 1, round again after the last."""
+
+_GAP_COLOUR = 24
+_UNKNOWN_COLOUR = 110
+_LOSSLESS_PIXELS = 4_000_000
+
+
+def panels(frames: Pixels, masks: Pixels | None = None, side: int = 144) -> Pixels:
+    """Clips as RGB, brought to about `side` pixels, with the masks' outlines when there are masks.
+
+    Args:
+        frames: (N, T, H, W, C), C of 1 or 3.
+        masks: (N, T, H, W) label maps; `UNKNOWN` and background are not outlined.
+        side: wanted length of the longer side; small frames are enlarged 2 to 4 times, large ones averaged down.
+
+    Returns:
+        (N, T, h, w, 3).
+
+    Raises:
+        ValueError: if frames have another number of axes or channels.
+    """
+    if frames.ndim != 5 or frames.shape[-1] not in (1, 3):
+        raise ValueError(f"frames have shape {frames.shape}; panels need (N, T, H, W, C) with C of 1 or 3")
+    shown = _resize(np.broadcast_to(frames, (*frames.shape[:-1], 3)), side)
+    if masks is None:
+        return shown
+    labels = _resize_labels(masks, side)
+    for index, colour in enumerate(_edges(labels)):
+        shown[colour] = PALETTE[index % len(PALETTE)]
+    return shown
+
+
+def painted(masks: Pixels, side: int = 144) -> Pixels:
+    """(N, T, H, W) label maps as (N, T, h, w, 3): black background, one colour a class, grey where not annotated."""
+    labels = _resize_labels(masks, side)
+    colours = np.array([PALETTE[(label - 1) % len(PALETTE)] for label in range(256)], np.uint8)
+    colours[0], colours[UNKNOWN] = 0, _UNKNOWN_COLOUR
+    return colours[labels]
+
+
+def tile(clips: Pixels, columns: int, gap: int = 4) -> Pixels:
+    """(N, T, h, w, 3) -> (T, H, W, 3): clips row by row, `columns` to a row, dark gaps and empty places."""
+    number, length, height, width, _ = clips.shape
+    rows = -(-number // columns)
+    sheet = np.full((length, rows * (height + gap) - gap, columns * (width + gap) - gap, 3), _GAP_COLOUR, np.uint8)
+    for place in range(number):
+        top, left = place // columns * (height + gap), place % columns * (width + gap)
+        sheet[:, top : top + height, left : left + width] = clips[place]
+    return sheet
+
+
+def contact_sheet(frames: Pixels, masks: Pixels | None = None, columns: int = 8, side: int = 144) -> bytes:
+    """PNG with a row for each clip and up to `columns` of its frames, evenly spread; arguments as in `panels`."""
+    shown = np.unique(np.linspace(0, frames.shape[1] - 1, min(columns, frames.shape[1])).round().astype(int))
+    clips = panels(frames[:, shown], None if masks is None else masks[:, shown], side)
+    stills = clips.reshape(-1, 1, *clips.shape[2:])
+    return png(tile(stills, columns=len(shown))[0])
+
+
+def moving_grid(frames: Pixels, masks: Pixels | None = None, columns: int = 6, side: int = 144, frame_ms: int = 120) -> bytes:
+    """Animated WebP of the clips in a grid, all moving together; arguments as in `panels`."""
+    return webp(tile(panels(frames, masks, side), columns), frame_ms)
+
+
+def png(image: Pixels) -> bytes:
+    """(H, W, 3) as PNG."""
+    held = io.BytesIO()
+    Image.fromarray(image).save(held, "PNG", optimize=True)
+    return held.getvalue()
+
+
+def webp(film: Pixels, frame_ms: int = 120) -> bytes:
+    """(T, H, W, 3) as an endless animation: lossless up to four million pixels in all, beyond that lossy and much smaller."""
+    held = io.BytesIO()
+    first, *rest = [Image.fromarray(image) for image in film]
+    lossless = film.size // 3 <= _LOSSLESS_PIXELS
+    first.save(held, "WEBP", save_all=True, append_images=rest, duration=frame_ms, loop=0, lossless=lossless, quality=75, method=4)
+    return held.getvalue()
+
+
+def data_uri(content: bytes, mime: str) -> str:
+    """The bytes as a `data:` address, so that a page needs no file beside it."""
+    return f"data:{mime};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def store_sheet(store: Path, clips: int = 8) -> str:
+    """Contact sheet of a store's first clips as a `data:` address, outlined where the store has masks."""
+    source = ClipStore.open(store)
+    arrays = source.load(range(min(clips, len(source))))
+    return data_uri(contact_sheet(arrays["frames"], arrays.get("masks")), "image/png")
+
+
+def _factor(height: int, width: int, side: int) -> int:
+    """Enlargement of 1 to 4, or the negative of a reduction."""
+    longer = max(height, width)
+    return min(4, max(1, round(side / longer))) if longer <= 1.5 * side else -round(longer / side)
+
+
+def _resize(images: Pixels, side: int) -> Pixels:
+    """Always a copy."""
+    height, width = images.shape[-3:-1]
+    factor = _factor(height, width, side)
+    if factor > 0:
+        return images.repeat(factor, -3).repeat(factor, -2)
+    return _blocks(images, -factor).mean((-4, -2)).round().astype(np.uint8)
+
+
+def _resize_labels(masks: Pixels, side: int) -> Pixels:
+    """Enlarged as frames are; reduced by the highest label of each block, or thin wires would go."""
+    factor = _factor(*masks.shape[-2:], side)
+    if factor > 0:
+        return masks.repeat(factor, -2).repeat(factor, -1)
+    highest: Pixels = _blocks(masks[..., None], -factor).max((-4, -2))[..., 0]
+    return highest
+
+
+def _blocks(images: Pixels, factor: int) -> Pixels:
+    """(..., H, W, C) -> (..., h, factor, w, factor, C); what is left over at the far borders is cut off."""
+    *lead, height, width, channels = images.shape
+    rows, columns = height // factor, width // factor
+    cut = images[..., : rows * factor, : columns * factor, :]
+    return cut.reshape(*lead, rows, factor, columns, factor, channels)
+
+
+def _edges(labels: Pixels) -> list[NDArray[np.bool_]]:
+    """For each class up to the highest: its pixels that touch another label above, below, left or right."""
+    padded = np.pad(labels, [(0, 0)] * (labels.ndim - 2) + [(1, 1), (1, 1)], mode="edge")
+    inner = padded[..., 1:-1, 1:-1]
+    neighbours = (padded[..., :-2, 1:-1], padded[..., 2:, 1:-1], padded[..., 1:-1, :-2], padded[..., 1:-1, 2:])
+    edge = np.logical_or.reduce([inner != neighbour for neighbour in neighbours])
+    known = labels[labels != UNKNOWN]
+    highest = int(known.max()) if known.size else 0
+    return [edge & (labels == label) for label in range(1, highest + 1)]

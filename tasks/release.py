@@ -1,0 +1,208 @@
+"""The accepted clips of one synthetic set, with all that proves them, as one folder that zarr and pyarrow open alone.
+
+`release.json` is written last: a folder without it is not a release. A second run leaves the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from models.clip import UNKNOWN
+from tasks.account import accepted, interval, p_value, read_benchmark, read_filters, read_sources
+from tasks.fingerprint import fingerprint
+from tasks.params import DatasetParams, ReleaseParams
+from tasks.records import ClipRecord, Decision, ProvenanceRecord
+from tasks.store import ClipStore, verify
+from tasks.tables import atomic_write, file_digest, read_json, read_table, write_json, write_table
+
+logger = logging.getLogger(__name__)
+
+TABLES = ("manifest.parquet", "decisions.parquet", "provenance.parquet", "README.md")
+
+
+@dataclass(frozen=True)
+class ReleasedClip:
+    """One clip of a release: row i of `manifest.parquet` is clip i of the store.
+
+    Attributes:
+        patients: the real patients whose masks went into its condition.
+        classes: names of the classes that its masks show, in order.
+        digest: hash of its frames and masks, as in `provenance.parquet`.
+    """
+
+    clip_id: str
+    condition_id: str
+    patients: list[str]
+    generator: str
+    classes: list[str]
+    frames: int
+    height: int
+    width: int
+    digest: str
+
+
+def release(params: ReleaseParams, dataset: DatasetParams, prepared: Path, clips: Path, decisions: Path, benchmark: Path,
+            out: Path) -> dict[str, Any]:
+    """Write clips.zarr, the three tables, the data card README.md and release.json; resumes after a kill.
+
+    Args:
+        clips, decisions: folders with one folder for each synthetic set.
+
+    Returns:
+        What release.json holds.
+
+    Raises:
+        ValueError: if no clip was accepted, if the decisions are not about these clips, if a clip was made from a
+            patient outside the training split, or if the folder's pixels are not those that were sampled.
+    """
+    chosen = clips / params.source
+    provenance = read_table(chosen / "provenance.parquet", ProvenanceRecord)
+    judged = read_table(decisions / params.source / "decisions.parquet", Decision)
+    rows = accepted(provenance, judged)
+    if not rows:
+        worst, number = Counter(decision.filter for decision in judged if not decision.keep).most_common(1)[0]
+        raise ValueError(
+            f"release.source: the filters dropped all {len(provenance)} clips of {params.source!r}, {number} by {worst!r}; "
+            f"loosen filters.{worst} or sample more clips"
+        )
+    kept = [provenance[row] for row in rows]
+    _refuse_leaks(kept, read_table(prepared / "manifest.parquet", ClipRecord))
+    source = ClipStore.open(chosen / "clips.zarr")
+    mark = fingerprint("release", params.model_dump(mode="json"), source.digest, [record.clip_id for record in kept])
+    out.mkdir(parents=True, exist_ok=True)
+    _sweep(out, mark)
+    shown = _copy(source, kept, out / "clips.zarr", params.shard_clips, mark)
+    manifest = _manifest(kept, shown, dataset, source)
+    write_table(out / "manifest.parquet", manifest, ReleasedClip)
+    write_table(out / "decisions.parquet", judged, Decision)
+    write_table(out / "provenance.parquet", kept, ProvenanceRecord)
+    facts = _facts(params, dataset, source, provenance, manifest)
+    card = _card(facts, params, dataset, prepared, clips, benchmark, kept, judged, manifest)
+    atomic_write(out / "README.md", card.encode())
+    if problems := verify(out / "clips.zarr"):
+        raise ValueError(f"{out / 'clips.zarr'}: {problems[0]} ({len(problems)} problems); delete {out} and run `cinefab release` again")
+    facts |= {
+        "fingerprint": mark,
+        "store_digest": ClipStore.open(out / "clips.zarr").digest,
+        "files": {name: file_digest(out / name) for name in TABLES},
+    }
+    write_json(out / "release.json", facts)
+    return facts
+
+
+def _refuse_leaks(kept: list[ProvenanceRecord], records: list[ClipRecord]) -> None:
+    split = {record.patient: record.split for record in records}
+    for record in kept:
+        for patient in record.patients:
+            if (found := split.get(patient)) != "train":
+                where = f"the {found} split" if found else "no split of the manifest"
+                raise ValueError(f"clip {record.clip_id}: its condition is of patient {patient!r}, who is in {where}; run the line from `condition` again")
+
+
+def _sweep(out: Path, mark: str) -> None:
+    """Withdraw a release of other clips, and remove what no release writes, so that equal releases are equal folders."""
+    known = out / "release.json"
+    if known.exists() and read_json(known).get("fingerprint") != mark:
+        known.unlink()
+    for path in out.iterdir():
+        if path.name not in {*TABLES, "clips.zarr", "release.json"}:
+            logger.info("%s: not part of the release, removed", path)
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def _copy(source: ClipStore, kept: list[ProvenanceRecord], path: Path, shard_clips: int, mark: str) -> list[list[int]]:
+    """Copy the clips shard by shard, skipping finished shards; returns the mask values 1..K that each clip shows."""
+    place = {clip_id: row for row, clip_id in enumerate(source.ids)}
+    store = ClipStore.create(path, source.arrays, shard_clips, mark)
+    done = store.done()
+    shown: list[list[int]] = []
+    for shard, start in enumerate(range(0, len(kept), shard_clips)):
+        records = kept[start : start + shard_clips]
+        arrays = source.load([place[record.clip_id] for record in records])
+        for masks in arrays["masks"]:
+            shown.append([int(label) for label in np.unique(masks) if label not in (0, UNKNOWN)])
+        if shard in done:
+            continue
+        written = store.write_shard(shard, [record.clip_id for record in records], arrays)
+        for record, digest in zip(records, written.digests, strict=True):
+            if digest != record.digest:
+                raise ValueError(f"clip {record.clip_id}: its pixels are not those that were sampled; run `cinefab verify` on the set, then sample it again")
+    store.finish(len(kept))
+    return shown
+
+
+def _manifest(kept: list[ProvenanceRecord], shown: list[list[int]], dataset: DatasetParams, source: ClipStore) -> list[ReleasedClip]:
+    frames, height, width, _ = source.arrays["frames"].shape
+    return [
+        ReleasedClip(
+            clip_id=record.clip_id,
+            condition_id=record.condition_id,
+            patients=record.patients,
+            generator=record.generator,
+            classes=[dataset.classes[label - 1] for label in labels],
+            frames=frames,
+            height=height,
+            width=width,
+            digest=record.digest,
+        )
+        for record, labels in zip(kept, shown, strict=True)
+    ]
+
+
+def _facts(params: ReleaseParams, dataset: DatasetParams, source: ClipStore, provenance: list[ProvenanceRecord],
+           manifest: list[ReleasedClip]) -> dict[str, Any]:
+    frames, height, width, channels = source.arrays["frames"].shape
+    return {
+        "name": params.name,
+        "version": params.version,
+        "synthetic": True,
+        "dataset": {"name": dataset.name, "simulated": dataset.simulated, "licence": dataset.licence, "classes": dataset.classes},
+        "set": params.source,
+        "clip": {"frames": frames, "height": height, "width": width, "channels": channels},
+        "counts": {
+            "sampled": len(provenance),
+            "dropped": len(provenance) - len(manifest),
+            "clips": len(manifest),
+            "conditions": len({clip.condition_id for clip in manifest}),
+            "patients": len({patient for clip in manifest for patient in clip.patients}),
+            "clips_by_class": {name: sum(name in clip.classes for clip in manifest) for name in dataset.classes},
+        },
+        "checkpoints": {record.generator: record.checkpoint_digest for record in provenance},
+        "source_digest": source.digest,
+    }
+
+
+def _card(facts: dict[str, Any], params: ReleaseParams, dataset: DatasetParams, prepared: Path, clips: Path, benchmark: Path,
+          kept: list[ProvenanceRecord], judged: list[Decision], manifest: list[ReleasedClip]) -> str:
+    """The data card; every number in it stands in a file that the line wrote."""
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(loader=loader, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, autoescape=False)
+    environment.filters |= {"cell": _cell, "interval": interval, "p": p_value}
+    return environment.get_template("card.md").render(
+        facts=facts,
+        dataset=dataset,
+        sources=read_sources(prepared),
+        sampling=json.loads(kept[0].sampling),
+        kind=read_json(clips / params.source / "plan.json")["kind"],
+        digests=sorted({record.checkpoint_digest for record in kept}),
+        params_digest=kept[0].params_digest,
+        filters=read_filters(judged),
+        outcome=read_benchmark(benchmark),
+    )
+
+
+def _cell(value: object) -> str:
+    """Text that neither ends a Markdown table's cell nor opens a tag."""
+    text = " ".join(str(value).split())
+    for mark, harmless in (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("`", "'"), ("[", "\\["), ("]", "\\]")):
+        text = text.replace(mark, harmless)
+    return text

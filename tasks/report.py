@@ -1,0 +1,239 @@
+"""One self-contained HTML page about one run: what was asked, what came of it, and whether it helped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+import yaml
+from markupsafe import Markup
+
+from tasks import gallery
+from tasks.account import (
+    POOLED,
+    BenchmarkAccount,
+    FilterAccount,
+    SourceAccount,
+    arm_in_words,
+    differences,
+    interval,
+    p_value,
+    read_benchmark,
+    read_filters,
+    read_sources,
+)
+from tasks.charts import curves, histogram, smooth, whiskers
+from tasks.checkpoints import checkpoint_digest
+from tasks.fingerprint import code_digest
+from tasks.params import Params
+from tasks.pictures import PALETTE
+from tasks.records import ConditionRecord
+from tasks.store import ClipStore
+from tasks.tables import atomic_write, read_json, read_table
+
+NAMES = {"dice": "Dice", "sensitivity": "Sensitivity", "precision": "Precision", "hausdorff": "Hausdorff, px", "g2re": "G2RE, px", "r2ge": "R2GE, px"}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One bar of the line: a count, and its share of the longest bar beside it."""
+
+    label: str
+    number: int
+    share: float
+    note: str = ""
+    minor: bool = False
+
+
+def report(params: Params, data: Path, out: Path) -> Path:
+    """Write `report.html` from the folders of one run under `data`; the same run gives the same bytes.
+
+    What is not there yet (release, benchmark, a set, curves) is shown as not run; prepared data, conditions and the
+    released set must be there.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        ValueError: if the released set was not sampled.
+    """
+    shown = gallery.read_set(params.release.source, data / "clips", data / "decisions")
+    if shown is None:
+        raise ValueError(f"{data / 'clips' / params.release.source}: no such set; run `cinefab sample {params.release.source}` first")
+    sources, filters = read_sources(data / "prepared"), read_filters(shown.decisions)
+    outcome = read_benchmark(data / "benchmark")
+    released = read_json(data / "release" / "release.json") if (data / "release" / "release.json").exists() else None
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(loader=loader, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, autoescape=True)
+    environment.filters |= {"interval": interval, "p": p_value}
+    page = environment.get_template("report.html").render(
+        params=params,
+        release=released,
+        asked=_asked(params),
+        yaml=_yaml(params),
+        sources=sources,
+        real_steps=_real_steps(sources),
+        synthetic_steps=_synthetic_steps(params, data, shown, filters, released),
+        sets=[(name, differences(params, name), picture) for name, picture in gallery.sets(params, data / "clips", data / "decisions")],
+        side_by_side=gallery.side_by_side(shown, data / "prepared", data / "conditions"),
+        kept=gallery.kept(shown),
+        dropped=gallery.dropped(shown, filters),
+        filters=[(one, _histogram(one)) for one in filters],
+        training=_training(data),
+        benchmark=outcome,
+        names=NAMES,
+        colours=[f"rgb({red},{green},{blue})" for red, green, blue in PALETTE],
+        arms={name: arm_in_words(params, name) for name in params.benchmark.arms},
+        whiskers=_whiskers(params, outcome),
+        benchmark_curves=_benchmark_curves(data / "benchmark" / "curves.csv"),
+        ablations=_ablations(params, outcome),
+        pooled=POOLED,
+        digests=_digests(data, released),
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    atomic_write(out / "report.html", page.encode())
+    return out / "report.html"
+
+
+def _asked(params: Params) -> list[tuple[str, str]]:
+    """The choices that matter most, in words; the page has all of them in a fold."""
+    dataset, wanted = params.dataset, params.conditions
+    split = dataset.split
+    few = f"; masks of {dataset.annotated_patients} training patients are used" if dataset.annotated_patients else ""
+    benchmark = params.benchmark
+    rows = [
+        ("Data", f"{dataset.name}, {'simulated' if dataset.simulated else 'real'}, read by {dataset.reader}; licence: {dataset.licence}"),
+        ("Clips", f"{dataset.clip_frames} frames of {dataset.frame_size[0]} × {dataset.frame_size[1]} pixels, stride {dataset.stride}; "
+                  f"classes: {', '.join(dataset.classes) or 'none'}"),
+        ("Split by patient", f"train {split.train:g}, validation {split.val:g}, test {split.test:g}{few}"),
+        ("Conditions", f"{wanted.count} mask sequences; blended with chance {wanted.blend:g}, deformed by {wanted.deform:g} pixels"),
+    ]
+    rows += [(f"Generator {name}", _entry(entry)) for name, entry in params.generators.items()]
+    rows += [(f"Critic {name}", _entry(entry)) for name, entry in params.critics.items()]
+    for name, sample in params.samples.items():
+        options = ", ".join(f"{key} {value}" for key, value in sample.sampling.items()) or "default sampling"
+        rows.append((f"Set {name}", f"{sample.clips} clips by {sample.generator}; {options}"))
+    rows += [(f"Filter {name}", _entry(entry)) for name, entry in params.filters.items()]
+    rows.append(("Benchmark", f"{len(benchmark.arms)} arms × {len(benchmark.networks)} networks ({', '.join(benchmark.networks)}) × "
+                              f"{len(benchmark.seeds)} seeds; baseline: {benchmark.baseline}"))
+    rows.append(("Release", f"{params.release.name} {params.release.version}, from set {params.release.source}"))
+    return [*rows, ("Seed", str(params.seed))]
+
+
+def _entry(entry: dict[str, Any]) -> str:
+    """A plug-in's kind, its plain options, and how long each of its networks is trained."""
+    plain = [f"{key} {value}" for key, value in entry.items() if key != "kind" and not isinstance(value, dict)]
+    return ", ".join([str(entry["kind"]), *plain, *_steps(entry, "")])
+
+
+def _steps(entry: dict[str, Any], path: str) -> list[str]:
+    found = []
+    for key, value in entry.items():
+        if isinstance(value, dict):
+            found += [f"{path or key} {value['steps']} steps of {value.get('batch_size', '?')}"] if "steps" in value else _steps(value, key)
+    return found
+
+
+def _yaml(params: Params) -> str:
+    """All parameters; of an absolute path only the last part, since the page is sent around."""
+    tree = params.model_dump(mode="json")
+    if params.dataset.location.is_absolute():
+        tree["dataset"]["location"] = f"…/{params.dataset.location.name}"
+    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+
+
+def _real_steps(sources: SourceAccount) -> list[Step]:
+    refused = len(sources.quarantined)
+    longest = max(sources.total, sources.sources + refused, 1)
+    steps = [Step("inputs read", sources.sources + refused, (sources.sources + refused) / longest, "files or simulated recordings"),
+             Step("quarantined", refused, refused / longest, "refused with a reason, see below", minor=True),
+             Step("clips", sources.total, sources.total / longest, f"{sum(sources.patients.values())} patients")]
+    for split, word in (("train", "training"), ("val", "validation"), ("test", "test")):
+        number = sources.clips[split]
+        steps.append(Step(word, number, number / longest, f"{sources.patients[split]} patients; {sources.annotated[split]} clips annotated", minor=True))
+    return steps
+
+
+def _synthetic_steps(params: Params, data: Path, shown: gallery.SyntheticSet, filters: list[FilterAccount],
+                     released: dict[str, Any] | None) -> list[Step]:
+    bank = len(read_table(data / "conditions" / "conditions.parquet", ConditionRecord))
+    sampled = len(shown.provenance)
+    longest = max(bank, sampled)
+    steps = [Step("conditions", bank, bank / longest, "mask sequences to ask for"),
+             Step("sampled", sampled, sampled / longest, f"set {shown.name}, by {params.samples[shown.name].generator}")]
+    for one in filters:
+        note = f"of {one.candidates}; threshold {one.threshold}" + ("; score only" if one.score_only else "")
+        steps.append(Step(f"dropped by {one.name}", one.dropped, one.dropped / longest, note, minor=True))
+    steps.append(Step("kept", len(shown.kept), len(shown.kept) / longest, f"{len(shown.kept) / max(1, sampled):.0%} of those sampled"))
+    if released:
+        number = released["counts"]["clips"]
+        steps.append(Step("released", number, number / longest, f"{released['name']} {released['version']}"))
+    return steps
+
+
+def _histogram(one: FilterAccount) -> Markup:
+    good = [decision.score for decision in one.decisions if decision.keep]
+    bad = [decision.score for decision in one.decisions if not decision.keep]
+    return Markup(histogram(good, bad, one.limits, f"{one.name} score", f"{one.name}: scores of {len(good)} kept and {len(bad)} dropped clips"))
+
+
+def _training(data: Path) -> list[tuple[str, int, Markup]]:
+    """(network and phase, steps, chart) of every checkpoint that has losses."""
+    found = []
+    for table in sorted([*data.glob("checkpoints/*/losses.csv"), *data.glob("critics/*/losses.csv")]):
+        losses = pd.read_csv(table)
+        for phase, rows in losses.groupby("phase", sort=False):
+            name = f"{table.parent.name}: {phase}"
+            chart = curves({name: smooth(rows.sort_values("step").loss.tolist())}, f"training loss of {name} over {len(rows)} steps", log=True)
+            found.append((name, len(rows), Markup(chart)))
+    return found
+
+
+def _benchmark_curves(table: Path) -> list[tuple[str, Markup]]:
+    """(network, chart): for each arm, the mean loss over the seeds."""
+    if not table.exists():
+        return []
+    mean = pd.read_csv(table).groupby(["network", "arm", "step"], sort=False).loss.mean().reset_index()
+    found = []
+    for network, rows in mean.groupby("network", sort=False):
+        series = {str(arm): (part.step.tolist(), part.loss.tolist()) for arm, part in rows.groupby("arm", sort=False)}
+        found.append((str(network), Markup(curves(series, f"training loss of {network} by arm"))))
+    return found
+
+
+def _whiskers(params: Params, outcome: BenchmarkAccount | None) -> dict[str, Markup]:
+    """By network: mean Dice of each arm with its interval."""
+    charts = {}
+    for network, arms in (outcome.metrics if outcome else {}).items():
+        cells = [(arm, metrics["dice"]) for arm, metrics in arms.items() if metrics.get("dice", {}).get("low") is not None]
+        rows = [(arm, cell["mean"], cell["low"], cell["high"]) for arm, cell in cells]
+        if rows:
+            charts[network] = Markup(whiskers(rows, params.benchmark.baseline, "Dice (higher is better)", f"mean Dice and 95 % interval of each arm, {network}"))
+    return charts
+
+
+def _ablations(params: Params, outcome: BenchmarkAccount | None) -> list[tuple[str, str, list[tuple[str, dict[str, Any], dict[str, Any] | None]]]]:
+    """(arm, what its set leaves out, [(network, its Dice, that of the same arm with the released set)])."""
+    rows = []
+    for name, arm in params.benchmark.arms.items():
+        if outcome is None or arm.synthetic in (None, params.release.source):
+            continue
+        twin = arm.model_copy(update={"synthetic": params.release.source})
+        whole = next((other for other, one in params.benchmark.arms.items() if one == twin), None)
+        cells = [(network, arms[name]["dice"], arms.get(whole, {}).get("dice") if whole else None)
+                 for network, arms in outcome.metrics.items() if name in arms]
+        rows.append((name, differences(params, str(arm.synthetic)), cells))
+    return rows
+
+
+def _digests(data: Path, released: dict[str, Any] | None) -> list[tuple[str, str]]:
+    stores = sorted([data / "prepared" / "clips.zarr", data / "conditions" / "masks.zarr", *data.glob("clips/*/clips.zarr")])
+    rows = [(str(path.parent.relative_to(data)), ClipStore.open(path).digest) for path in stores if path.exists()]
+    folders = sorted(path.parent for path in [*data.glob("checkpoints/*/checkpoint.json"), *data.glob("critics/*/checkpoint.json")])
+    rows += [(str(folder.relative_to(data)), checkpoint_digest(folder)) for folder in folders]
+    if released:
+        rows.append(("release", released["store_digest"]))
+    return [*rows, ("code", code_digest())]

@@ -1,0 +1,154 @@
+"""The whole line, tiny: `dvc repro` and the factory flow, a second time, after a change, and after kills."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+import zarr
+from conftest import checkout, environment
+
+from tasks.verify import verify_tree
+
+
+def tree_digest(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def command(folder: Path, api: str, *words: str) -> str:
+    done = subprocess.run(words, cwd=folder, env=environment(api), capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def line(tmp_path_factory: pytest.TempPathFactory, api: str) -> Path:
+    """A checkout in which `dvc repro` ran once, undisturbed."""
+    folder = checkout(tmp_path_factory.mktemp("line") / "checkout")
+    command(folder, api, "dvc", "repro")
+    return folder
+
+
+def test_it_ends_with_a_release_and_a_report(line: Path) -> None:
+    release = line / "data" / "release"
+    manifest = pq.read_table(release / "manifest.parquet")
+    clips = zarr.open_group(release / "clips.zarr", mode="r")
+    assert manifest.num_rows == clips["frames"].shape[0] > 0
+    assert clips["frames"].shape[1:] == (4, 16, 16, 1)
+    assert clips["masks"].shape[1:] == (4, 16, 16)
+    page = (line / "data" / "reports" / "report.html").read_text()
+    assert "simulated" in page.lower()
+    checked, problems = verify_tree(line / "data")
+    assert checked >= 6
+    assert problems == []
+
+
+def test_a_second_time_does_nothing(line: Path, api: str) -> None:
+    before = tree_digest(line / "data")
+    out = command(line, api, "dvc", "repro")
+    assert "Data and pipelines are up to date" in out
+    assert tree_digest(line / "data") == before
+
+
+def test_the_factory_flow_leaves_the_same_lock(line: Path, api: str, tmp_path: Path) -> None:
+    folder = checkout(tmp_path / "checkout")
+    out = command(folder, api, "python", "-m", "flows", "run")
+    assert (folder / "dvc.lock").read_text() == (line / "dvc.lock").read_text()
+    assert out.strip().splitlines()[-1] == str(folder / "data" / "reports" / "report.html")
+    assert tree_digest(folder / "data" / "release") == tree_digest(line / "data" / "release")
+
+
+def test_resample_gives_the_same_pixels(line: Path, api: str) -> None:
+    clip = pq.read_table(line / "data" / "release" / "provenance.parquet")["clip_id"][0].as_py()
+    assert "the same pixels" in command(line, api, "python", "-m", "flows", "resample", clip[:12], "--out", "clip.webp")
+    assert (line / "clip.webp").stat().st_size > 0
+
+
+def test_verify_names_a_flipped_bit(line: Path, api: str, tmp_path: Path) -> None:
+    shard = next(path for path in (line / "data" / "clips" / "sfvd" / "clips.zarr" / "frames").rglob("*") if path.name != "zarr.json" and path.is_file())
+    whole = shard.read_bytes()
+    broken = bytearray(whole)
+    broken[len(broken) // 3] ^= 4
+    shard.unlink()  # it may be a hardlink into DVC's cache
+    shard.write_bytes(bytes(broken))
+    try:
+        done = subprocess.run(["python", "-m", "flows", "verify", "data/clips"], cwd=line, env=environment(api), capture_output=True, text=True)
+        assert done.returncode == 1
+        assert str(shard.relative_to(line / "data" / "clips" / "sfvd" / "clips.zarr")) in done.stdout
+    finally:
+        shard.unlink()
+        shard.write_bytes(whole)
+
+
+def test_a_wrong_parameter_is_one_line(line: Path, api: str, tmp_path: Path) -> None:
+    bad = yaml.safe_load((line / "params.yaml").read_text())
+    bad["dataset"]["split"]["train"] = 0.9
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(bad))
+    done = subprocess.run(["python", "-m", "flows", "prepare", "--params", str(tmp_path / "params.yaml")], cwd=line, env=environment(api),
+                          capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "train + val + test is 1.4, but must be 1" in done.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def repro_with_kills(folder: Path, api: str, rng: random.Random, kills: int, longest: float) -> int:
+    """`dvc repro`, its whole process group killed at random moments, until it ends by itself; returns the kills that hit."""
+    hit = 0
+    for attempt in range(kills + 1):
+        process = subprocess.Popen(["dvc", "repro"], cwd=folder, env=environment(api), start_new_session=True,
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        if attempt < kills:
+            try:
+                process.wait(rng.uniform(1, longest))
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                hit += 1
+        if process.wait(280) == 0:
+            return hit
+        time.sleep(1)  # DVC's lock of the dead process is refused for a moment
+    raise AssertionError("dvc repro did not end by itself")
+
+
+def test_killed_at_random_moments_the_release_is_the_same(line: Path, api: str, tmp_path: Path) -> None:
+    folder = checkout(tmp_path / "checkout")
+    seed = int(os.environ.get("CINEFAB_KILL_SEED", "1"))
+    hit = repro_with_kills(folder, api, random.Random(seed), kills=4, longest=25)
+    assert hit >= 2
+    assert tree_digest(folder / "data" / "release") == tree_digest(line / "data" / "release")
+    assert verify_tree(folder / "data")[1] == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+@pytest.mark.parametrize("seed", range(5))
+def test_killed_many_times(line: Path, api: str, tmp_path: Path, seed: int) -> None:
+    folder = checkout(tmp_path / "checkout")
+    repro_with_kills(folder, api, random.Random(100 + seed), kills=15, longest=20)
+    assert tree_digest(folder / "data" / "release") == tree_digest(line / "data" / "release")
+
+
+def test_a_changed_parameter_redoes_what_depends_on_it(line: Path, api: str, tmp_path: Path) -> None:
+    """Outputs persist between runs, so old shards are there: none of them may be kept."""
+    old = pq.read_table(line / "data" / "release" / "provenance.parquet")["digest"].to_pylist()
+    tree = yaml.safe_load((line / "params.yaml").read_text())
+    before = (line / "params.yaml").read_text()
+    tree["samples"]["sfvd"]["sampling"]["steps"] = 3
+    (line / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+    try:
+        out = command(line, api, "dvc", "repro", "release")
+        assert "Running stage 'sample@sfvd'" in out
+        assert "Running stage 'train@sfvd'" not in out
+        new = pq.read_table(line / "data" / "release" / "provenance.parquet")["digest"].to_pylist()
+        assert not set(old) & set(new)
+    finally:
+        (line / "params.yaml").write_text(before)
+        command(line, api, "dvc", "repro")
+    assert pq.read_table(line / "data" / "release" / "provenance.parquet")["digest"].to_pylist() == old

@@ -1,0 +1,113 @@
+"""From rows made by hand to means, comparisons and the sentence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from models.trainer import TrainParams
+from tasks.comparisons import POOLED, compare, summaries, verdict
+from tasks.params import ArmParams, BenchmarkParams, NetworkParams
+from tasks.records import EvaluationRecord
+
+TRAIN = TrainParams(steps=1, batch_size=1)
+NETWORKS = {"dyn": NetworkParams(kind="dynunet", dims=2, train=TRAIN), "v": NetworkParams(kind="vnet", dims=2, train=TRAIN)}
+ARMS = {"real_geometric": ArmParams(real=True, geometric=True), "mixed": ArmParams(real=True, geometric=True, synthetic="s"),
+        "real": ArmParams(real=True)}
+BENCHMARK = BenchmarkParams(arms=ARMS, baseline="real_geometric", networks=NETWORKS, seeds=[0, 1, 2], bootstrap=500)
+PATIENTS = 16
+
+
+def table(dice: Callable[[str, str, int, int], float], benchmark: BenchmarkParams = BENCHMARK) -> list[EvaluationRecord]:
+    """Rows of two clips a patient; the distances are 10 times what is missing to a Dice of 1."""
+    rows = []
+    for arm in benchmark.arms:
+        for network in benchmark.networks:
+            for seed in benchmark.seeds:
+                for patient in range(PATIENTS):
+                    for clip in range(2):
+                        value = dice(arm, network, seed, patient) + 0.01 * (2 * clip - 1)
+                        for label in ("head", "tail", "mean"):
+                            far = 10 * (1 - value)
+                            rows.append(EvaluationRecord(arm, network, seed, f"{patient}-{clip}", f"p{patient}", label, value, value,
+                                                         float("nan"), far, far, far, 0))
+    return rows
+
+
+def skill(gain: float) -> Callable[[str, str, int, int], float]:
+    """Patients differ by up to 0.2, seeds by 0.02, networks by 0.1; `mixed` is `gain` better, more for some patients."""
+    return lambda arm, network, seed, patient: (
+        0.5 + 0.2 * np.sin(patient) + 0.02 * (seed - 1) + 0.1 * (network == "v")
+        + (arm == "mixed") * gain * (1 + 0.5 * np.cos(3 * patient)) - 0.1 * (arm == "real")
+    )
+
+
+def one(rows: list[dict[str, object]], **wanted: str) -> dict[str, object]:
+    (found,) = [row for row in rows if all(row[key] == value for key, value in wanted.items())]
+    return found
+
+
+def test_means_count_patients_and_seeds() -> None:
+    metrics = summaries(table(skill(0.05)), BENCHMARK)
+    dice = metrics["dyn"]["real_geometric"]["dice"]
+    assert dice["mean"] == pytest.approx(0.5 + 0.2 * np.sin(np.arange(PATIENTS)).mean())
+    assert dice["low"] < dice["mean"] < dice["high"] and dice["patients"] == PATIENTS
+    assert dice["seed_sd"] == pytest.approx(0.02)
+    assert metrics["v"]["real"]["dice"]["mean"] == pytest.approx(dice["mean"])
+    assert set(metrics["v"]["mixed"]) == {"dice", "sensitivity", "precision", "hausdorff", "g2re", "r2ge", "dice_head", "dice_tail"}
+    assert metrics["v"]["mixed"]["precision"]["mean"] is None
+    assert metrics["counts"] == {"patients": PATIENTS, "clips": 2 * PATIENTS, "seeds": 3, "networks": 2, "arms": 3}
+
+
+def test_a_gain_is_found_pooled_and_by_network_whatever_the_metric() -> None:
+    rows = compare(table(skill(0.05)), BENCHMARK)
+    for network in ("dyn", "v", POOLED):
+        dice = one(rows, network=network, arm="mixed", metric="dice")
+        expected = 0.05 * (1 + 0.5 * np.cos(3 * np.arange(PATIENTS)).mean())
+        assert dice["difference"] == pytest.approx(expected) and dice["verdict"] == "significant gain"
+        assert dice["seed_differences"] == pytest.approx([expected] * 3) and dice["patients"] == PATIENTS
+        farther = one(rows, network=network, arm="mixed", metric="hausdorff")
+        assert farther["difference"] == pytest.approx(-10 * expected) and farther["verdict"] == "significant gain"
+        assert one(rows, network=network, arm="real", metric="dice")["verdict"] == "significant loss"
+        assert one(rows, network=network, arm="real", metric="g2re")["verdict"] == "significant loss"
+    undefined = one(rows, network=POOLED, arm="mixed", metric="precision")
+    assert undefined["verdict"] == "not defined" and undefined["difference"] is None and undefined["patients"] == 0
+    json.dumps(rows, allow_nan=False)
+
+
+def test_correction_is_over_arms_and_networks_of_one_metric() -> None:
+    """16 gains of 16: p = 2 / 2^16 for each of 4 comparisons by network and 2 pooled ones."""
+    rows = compare(table(skill(0.05)), BENCHMARK)
+    assert one(rows, network="dyn", arm="mixed", metric="dice")["p"] == pytest.approx(2**-15)
+    assert one(rows, network="dyn", arm="mixed", metric="dice")["p_holm"] == pytest.approx(4 * 2**-15)
+    assert one(rows, network=POOLED, arm="mixed", metric="dice")["p_holm"] == pytest.approx(2 * 2**-15)
+
+
+@pytest.mark.parametrize(
+    ("gain", "helped", "start"),
+    [(0.05, True, "Synthetic clips helped: the best such arm, mixed,"), (0.0, False, "Synthetic clips did not help significantly:"),
+     (-0.05, False, "Synthetic clips did not help but cost accuracy:")],
+)
+def test_the_sentence_says_it_plainly(gain: float, helped: bool, start: str) -> None:
+    rows = table(skill(gain))
+    metrics, comparisons = summaries(rows, BENCHMARK), compare(rows, BENCHMARK)
+    found = verdict(metrics, comparisons, BENCHMARK)
+    assert found["helped"] is helped and found["sentence"].startswith(start)
+    assert f"difference {found['difference']:+.3f}" in found["sentence"] and "16 held-out patients" in found["sentence"]
+
+
+def test_no_synthetic_arm_no_claim() -> None:
+    benchmark = BENCHMARK.model_copy(update={"arms": {name: ARMS[name] for name in ("real_geometric", "real")}})
+    rows = table(skill(0), benchmark)
+    assert verdict(summaries(rows, benchmark), compare(rows, benchmark), benchmark)["helped"] is None
+
+
+def test_a_patient_undefined_for_one_network_is_left_out_of_the_pool() -> None:
+    def dice(arm: str, network: str, seed: int, patient: int) -> float:
+        return float("nan") if (network, patient) == ("v", 0) else skill(0.05)(arm, network, seed, patient)
+
+    rows = compare(table(dice), BENCHMARK)
+    assert [one(rows, network=network, arm="mixed", metric="dice")["patients"] for network in ("dyn", "v", POOLED)] == [16, 15, 15]
