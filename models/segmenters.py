@@ -25,35 +25,28 @@ class Segmenter(ModelMixin, ConfigMixin):
         dims: 2 treats every frame alone, 3 the clip as a volume (T, H, W).
         channels: C of the frames.
         classes: K foreground classes.
-        filters: DynUNet's channels by level. V-Net's are fixed; SwinUNETR takes the first as its feature size.
+        filters: DynUNet's channels by level. V-Net's are fixed; SwinUNETR takes the multiple of 12 below the first.
+
+    Raises:
+        ValueError: for another kind, no class, or fewer than two levels of DynUNet.
     """
 
-    config_name = "config.json"
+    config_name = "config.json"  # type: ignore[assignment]
 
     @register_to_config
     def __init__(self, kind: Kind = "dynunet", dims: Literal[2, 3] = 3, channels: int = 1, classes: int = 1,
                  filters: Sequence[int] = (16, 32, 64)) -> None:
         super().__init__()
-        self.dims = dims
-        out = classes + 1
+        if classes < 1:
+            raise ValueError(f"classes: {classes}, but a segmenter needs at least 1; name the data set's mask values in `classes`")
+        self.dims, self._spare_channels = dims, 0
         if kind == "dynunet":
-            from monai.networks.nets import DynUNet
-
-            levels = len(filters)
-            # halving T with H and W would leave short clips one frame deep: only space is strided, as nnU-Net does for thin volumes
-            stride: list[int | Sequence[int]] = [1] + [2 if dims == 2 else (1, 2, 2)] * (levels - 1)
-            self.net: nn.Module = DynUNet(dims, channels, out, [3] * levels, stride, stride[1:], filters=list(filters))
-            self._multiple = (1, 2 ** (levels - 1))
+            self.net, self._multiple = _dynunet(dims, channels, classes + 1, filters), (1, 2 ** (len(filters) - 1))
         elif kind == "vnet":
-            from monai.networks.nets import VNet
-
-            self.net = VNet(dims, channels, out, dropout_prob_down=None, dropout_prob_up=(None, None))
-            self._multiple = (16, 16)
+            self._spare_channels = next(many for many in (1, 2, 4, 8, 16) if many >= channels) - channels
+            self.net, self._multiple = _vnet(dims, channels + self._spare_channels, classes + 1), (16, 16)
         elif kind == "swinunetr":
-            from monai.networks.nets import SwinUNETR
-
-            self.net = SwinUNETR(channels, out, spatial_dims=dims, feature_size=max(12, filters[0] // 12 * 12))
-            self._multiple = (32, 32)
+            self.net, self._multiple = _swinunetr(dims, channels, classes + 1, filters), (32, 32)
         else:
             raise ValueError(f"kind: {kind!r} is not a segmentation network; choose vnet, dynunet or swinunetr")
 
@@ -61,39 +54,66 @@ class Segmenter(ModelMixin, ConfigMixin):
         """(B, T, C, H, W) in [-1, 1] -> logits (B, T, K + 1, H, W). Padded with edge values to what the network divides by."""
         batch, time, _, height, width = frames.shape
         deep, wide = self._multiple
+        # no side of one pixel at the deepest level: instance norm has nothing to normalise in one value
+        space = _padding(width, wide, 2 * wide) + _padding(height, wide)
         if self.dims == 2:
-            x = functional.pad(frames.flatten(0, 1), _padding(width, wide) + _padding(height, wide), "replicate")
-            logits = self.net(x)[..., :height, :width]
+            x = functional.pad(frames.flatten(0, 1), space, "replicate")
+            logits = self.net(functional.pad(x, (0, 0, 0, 0, 0, self._spare_channels)))[..., :height, :width]
             return logits.view(batch, time, *logits.shape[1:])
-        x = frames.movedim(1, 2)
-        x = functional.pad(x, _padding(width, wide) + _padding(height, wide) + _padding(time, deep), "replicate")
+        x = functional.pad(frames.movedim(1, 2), space + _padding(time, deep), "replicate")
+        x = functional.pad(x, (0, 0, 0, 0, 0, 0, 0, self._spare_channels))
         return self.net(x)[:, :, :time, :height, :width].movedim(2, 1)
 
 
-def _padding(size: int, multiple: int) -> tuple[int, int]:
-    return 0, math.ceil(size / multiple) * multiple - size
+def _padding(size: int, multiple: int, least: int = 0) -> tuple[int, int]:
+    return 0, max(least, math.ceil(size / multiple) * multiple) - size
+
+
+def _dynunet(dims: int, channels: int, out: int, filters: Sequence[int]) -> nn.Module:
+    from monai.networks.nets import DynUNet
+
+    if len(filters) < 2:
+        raise ValueError(f"filters: {list(filters)}, but DynUNet needs one entry for each of at least 2 levels")
+    # halving T with H and W would leave short clips one frame deep: only space is strided, as nnU-Net does for thin volumes
+    halved = 2 if dims == 2 else (1, 2, 2)
+    strides: Sequence[Sequence[int] | int] = [1] + [halved] * (len(filters) - 1)
+    net: nn.Module = DynUNet(dims, channels, out, [3] * len(filters), strides, strides[1:], filters=list(filters))
+    return net
+
+
+def _vnet(dims: int, channels: int, out: int) -> nn.Module:
+    from monai.networks.nets import VNet
+
+    # no dropout: the default drops half of the deepest maps, which short training on few clips does not recover from
+    net: nn.Module = VNet(dims, channels, out, dropout_prob_down=None, dropout_prob_up=(None, 0.0))
+    return net
+
+
+def _swinunetr(dims: int, channels: int, out: int, filters: Sequence[int]) -> nn.Module:
+    from monai.networks.nets import SwinUNETR
+
+    net: nn.Module = SwinUNETR(channels, out, spatial_dims=dims, feature_size=max(12, filters[0] // 12 * 12))
+    return net
 
 
 def segmentation_loss(logits: Tensor, masks: Tensor) -> Tensor:
     """Soft Dice plus cross-entropy, as nnU-Net; pixels marked UNKNOWN count in neither.
 
-    Written here because MONAI's Dice losses take no ignored label.
+    Dice is over the batch, not over each clip: a clip without a class would otherwise ask for exact zeros.
 
     Args:
         logits: (B, T, K + 1, H, W).
         masks: (B, T, H, W) uint8 label maps.
     """
+    from monai.losses.dice import MaskedDiceLoss
+
     logits = logits.movedim(2, 1).float()  # (B, K + 1, T, H, W)
     known = masks != UNKNOWN
     labels = torch.where(known, masks, torch.zeros_like(masks)).long()
     entropy = functional.cross_entropy(logits, labels, reduction="none")
-    entropy = (entropy * known).sum() / known.sum().clamp_min(1)
-    probability = logits.softmax(1)[:, 1:] * known[:, None]
-    truth = functional.one_hot(labels, logits.shape[1]).movedim(-1, 1)[:, 1:] * known[:, None]
-    # over the batch, not the frame: a frame without the class would otherwise ask for exact zeros
-    axes = (0, 2, 3, 4)
-    overlap, total = (probability * truth).sum(axes), (probability + truth).sum(axes)
-    return entropy + (1 - (2 * overlap + 1) / (total + 1)).mean()
+    dice = MaskedDiceLoss(include_background=False, to_onehot_y=True, softmax=True, batch=True, smooth_nr=1.0, smooth_dr=1.0)
+    total: Tensor = (entropy * known).sum() / known.sum().clamp_min(1) + dice(logits, labels[:, None], known[:, None].float())
+    return total
 
 
 @torch.inference_mode()

@@ -60,7 +60,7 @@ class FilterAccount:
     @property
     def limits(self) -> list[float]:
         """The numbers in the threshold."""
-        return [float(number) for number in re.findall(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?", self.threshold)]
+        return [float(number) for number in re.findall(r"(?<!\w)-?\d+(?:\.\d+)?(?:e[+-]?\d+)?", self.threshold.replace("..", " "))]
 
     @property
     def score_only(self) -> bool:
@@ -76,10 +76,9 @@ class FilterAccount:
 
 @dataclass(frozen=True)
 class BenchmarkAccount:
-    """The benchmark as it was written: `metrics[network][arm][metric]` has mean, low and high."""
+    """The benchmark as it was written: `metrics[network][arm][metric]` has mean, low and high, the baseline first."""
 
     sentence: str
-    helped: bool | None
     counts: dict[str, int]
     metrics: dict[str, dict[str, dict[str, dict[str, Any]]]]
     comparisons: list[dict[str, Any]]
@@ -126,8 +125,8 @@ def accepted(provenance: Sequence[ProvenanceRecord], decisions: Sequence[Decisio
     judged, made = {decision.clip_id for decision in decisions}, {record.clip_id for record in provenance}
     if judged and judged != made:
         raise ValueError(
-            f"decisions: {len(made - judged)} of {len(made)} sampled clips have none and {len(judged - made)} decisions are about "
-            "clips that do not exist; run `cinefab curate` for this set again"
+            f"decisions: {len(made - judged)} of {len(made)} sampled clips have none, {len(judged - made)} judged clips "
+            "do not exist; run `cinefab curate` for this set again"
         )
     dropped = {decision.clip_id for decision in decisions if not decision.keep}
     return [row for row, record in enumerate(provenance) if record.clip_id not in dropped]
@@ -140,14 +139,18 @@ def read_benchmark(folder: Path) -> BenchmarkAccount | None:
     metrics: dict[str, Any] = read_json(folder / "metrics.json")
     verdict: dict[str, Any] = read_json(folder / "verdict.json")
     counts = metrics.pop("counts", {})
-    comparisons = read_json(folder / "comparisons.json")
-    return BenchmarkAccount(verdict["sentence"], verdict.get("helped"), counts, metrics, comparisons)
+    comparisons: list[dict[str, Any]] = read_json(folder / "comparisons.json")
+    # JSON has sorted keys; the comparisons are a list in the order of the parameters, the baseline goes before them.
+    networks = dict.fromkeys([*(one["network"] for one in comparisons if one["network"] in metrics), *metrics])
+    arms = dict.fromkeys([one[which] for which in ("baseline", "arm") for one in comparisons])
+    ordered = {name: {arm: metrics[name][arm] for arm in [*arms, *metrics[name]] if arm in metrics[name]} for name in networks}
+    return BenchmarkAccount(verdict["sentence"], counts, ordered, comparisons)
 
 
 def interval(cell: dict[str, Any] | None, digits: int = 3, sign: str = "", value: str = "mean") -> str:
-    """"0.812 [0.790, 0.834]"; a dash where nothing is defined."""
+    """"0.812 [0.790, 0.834]"; "n/a" where nothing is defined."""
     if cell is None or cell.get(value) is None:
-        return "–"
+        return "n/a"
     low, high = (cell.get(end) for end in ("low", "high"))
     middle = f"{cell[value]:{sign}.{digits}f}"
     return middle if low is None or high is None else f"{middle} [{low:{sign}.{digits}f}, {high:{sign}.{digits}f}]"
@@ -155,7 +158,7 @@ def interval(cell: dict[str, Any] | None, digits: int = 3, sign: str = "", value
 
 def p_value(p: float | None) -> str:
     if p is None:
-        return "–"
+        return "n/a"
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
@@ -167,7 +170,7 @@ def arm_in_words(params: Params, name: str) -> str:
         kept = "kept by the filters" if arm.filtered else "unfiltered"
         differs = differences(params, arm.synthetic)
         parts.append(f"synthetic clips of “{arm.synthetic}” ({kept}{'; ' + differs if differs else ''})")
-    joined = (" and then " if arm.schedule == "finetuned" else " and ").join(reversed(parts) if arm.schedule == "finetuned" else parts)
+    joined = " and then ".join(reversed(parts)) if arm.schedule == "finetuned" else " and ".join(parts)
     return joined + (", with geometric augmentation" if arm.geometric else "")
 
 
@@ -176,7 +179,7 @@ def differences(params: Params, name: str) -> str:
     own, released = params.samples[name], params.samples[params.release.source]
     changed = [f"generator {own.generator}"] if own.generator != released.generator else []
     if own.clips != released.clips:
-        changed.append(f"{own.clips} clips")
+        changed.append(f"{own.clips} clips instead of {released.clips}")
     keys = sorted({*own.sampling, *released.sampling})
     changed += [
         f"{key} {own.sampling.get(key, 'default')} instead of {released.sampling.get(key, 'default')}"

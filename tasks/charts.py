@@ -8,12 +8,13 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 # Stand-ins that matplotlib understands; `_svg` puts the page's own colours in their place.
 INK, LINE, ACCENT, DROP = "#010101", "#020202", "#030303", "#040404"
@@ -30,28 +31,32 @@ def histogram(kept: Sequence[float], dropped: Sequence[float], limits: Sequence[
     if both.size:
         spread = float(np.ptp(both)) or 1.0
         bins = np.linspace(both.min() - 0.02 * spread, both.max() + 0.02 * spread, 25)
-        axes.hist([good, bad], bins=bins.tolist(), stacked=True, color=[ACCENT, DROP], label=[f"kept {good.size}", f"dropped {bad.size}"])
+        names = [f"kept {good.size}", f"dropped {bad.size}"]
+        axes.hist([good, bad], bins=bins.tolist(), stacked=True, color=[ACCENT, DROP], label=names)
         for limit in limits:
             axes.axvline(limit, color=INK, linewidth=1, linestyle=(0, (4, 3)))
         axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc="upper left", bbox_to_anchor=(0, 1.22), ncols=2)
     axes.set_xlabel(label, color=INK)
     axes.set_ylabel("clips", color=INK)
-    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     return _svg(figure, alt)
 
 
-def curves(series: dict[str, tuple[Sequence[float], Sequence[float]]], alt: str, label: str = "loss", log: bool = False) -> str:
-    """Lines of (steps, values); a single one has the page's accent, several have a legend."""
+def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], alt: str, log: bool = False) -> str:
+    """Losses as lines of (steps, values); a single one has the page's accent, several have a legend."""
     figure, axes = _axes(4.6, 2.3)
     for number, (name, (steps, values)) in enumerate(series.items()):
         colour = ACCENT if len(series) == 1 else SERIES[number % len(SERIES)]
         axes.plot(list(steps), list(values), color=colour, linewidth=1.4, label=_plain(name))
     if log and all(min(values, default=0) > 0 for _, values in series.values()):
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     if len(series) > 1:
         axes.legend(frameon=False, fontsize=7.5, labelcolor=INK, loc="upper left", bbox_to_anchor=(0, -0.28), ncols=2)
     axes.set_xlabel("step", color=INK)
-    axes.set_ylabel(label, color=INK)
+    axes.set_ylabel("loss", color=INK)
     return _svg(figure, alt)
 
 
@@ -87,8 +92,8 @@ def _axes(width: float, height: float) -> tuple[Figure, Axes]:
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(LINE)
     axes.tick_params(colors=LINE, labelcolor=INK, labelsize=8)
-    axes.xaxis.label.set_size(8.5)
-    axes.yaxis.label.set_size(8.5)
+    axes.xaxis.label.set_fontsize(8.5)
+    axes.yaxis.label.set_fontsize(8.5)
     return figure, axes
 
 
@@ -101,7 +106,7 @@ def _svg(figure: Figure, alt: str) -> str:
     """Inline SVG with the page's colours and fonts, a text for those who do not see it, and ids no other chart has."""
     held = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "cinefab"}):
-        figure.savefig(held, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+        figure.savefig(held, format="svg", transparent=True, metadata={"Date": None})
     svg = held.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.S)
@@ -112,4 +117,5 @@ def _svg(figure: Figure, alt: str) -> str:
     mark = hashlib.blake2b((svg + alt).encode(), digest_size=4).hexdigest()
     svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>c{mark}-", svg)
     escaped = alt.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
-    return re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', rf'<svg viewBox="\1" role="img" aria-label="{escaped}">', svg, count=1, flags=re.S).strip()
+    head = re.compile(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', re.S)
+    return head.sub(lambda found: f'<svg viewBox="{found[1]}" role="img" aria-label="{escaped}">', svg, count=1).strip()

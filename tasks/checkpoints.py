@@ -1,154 +1,238 @@
-"""Checkpoints and training states on disk: safetensors and JSON in diffusers' layout, never pickle."""
+"""Checkpoints and training states on disk: safetensors and JSON in diffusers' layout, never pickle.
+
+    sfvd/scene/config.json, diffusion_pytorch_model.safetensors   one folder a network, as `save_pretrained` writes it
+    sfvd/losses.csv                                               phase, step, loss
+    sfvd/checkpoint.json                                          written last; without it the rest means nothing
+"""
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import importlib
+import io
 import json
-import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import torch
-from safetensors.torch import load_file, save
+from diffusers import ModelMixin
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from models.generators import Checkpoint
 from models.trainer import TrainState
-from tasks.tables import atomic_write, file_digest, read_json, sync_folder, write_json
+from tasks.tables import PARTIAL, atomic_path, file_digest, make_folder, read_json, read_sealed, sync, write_sealed
 
 RECORD = "checkpoint.json"
+NETS = {"UNet2DModel": "diffusers", "AutoencoderKL": "diffusers", "Segmenter": "models.segmenters"}
+"""The classes a checkpoint may name, and where they are; nothing else is ever built from a file."""
+
+_CONFIG = "config.json"
+_WEIGHTS = "diffusion_pytorch_model.safetensors"
+_LOSSES = "losses.csv"
+_KEPT = {".state", ".gitignore"}  # what others keep in the checkpoint's folder
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, fingerprint: str, trained_on: Mapping[str, Any]) -> str:
-    """Write the networks, the loss curves and, last, the record that makes it a checkpoint; returns its digest.
+    """Put a checkpoint into a folder in place of what was there; returns its digest.
+
+    Killed at any moment it leaves no `checkpoint.json`, or a whole checkpoint. Equal checkpoints give equal bytes.
 
     Args:
-        folder: one subfolder a network (`save_pretrained`), losses.csv, checkpoint.json.
-        fingerprint: what it was made from; see `is_done`.
-        trained_on: clips, patients and their digest; kept in the record.
+        fingerprint: of what it was made from, for `is_done`; not part of the digest.
+        trained_on: every clip and patient the weights have seen, as plain JSON values.
+
+    Raises:
+        ValueError: for a network whose class is not in `NETS`, or parameters and facts that are not plain JSON values.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / RECORD).unlink(missing_ok=True)
-    sync_folder(folder)
+    partial = folder / f".new{PARTIAL}"
+    make_folder(folder)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
     for name, net in sorted(checkpoint.nets.items()):
-        partial = folder / f".{name}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        net.save_pretrained(partial)  # type: ignore[operator]
-        for file in partial.rglob("*"):
-            _sync_file(file)
-        shutil.rmtree(folder / name, ignore_errors=True)
-        partial.rename(folder / name)
-    curves = "phase,step,loss\n" + "".join(
-        f"{phase},{step},{loss:.6g}\n" for phase, losses in checkpoint.losses.items() for step, loss in enumerate(losses)
-    )
-    atomic_write(folder / "losses.csv", curves.encode())
-    files = {str(file.relative_to(folder)): file_digest(file) for name in checkpoint.nets for file in sorted((folder / name).rglob("*"))}
-    record = {"kind": checkpoint.kind, "params": checkpoint.params, "facts": checkpoint.facts, "files": files,
-              "nets": {name: type(net).__name__ for name, net in checkpoint.nets.items()}}
+        _save_net(partial / name, name, net)
+    (partial / _LOSSES).write_text(_losses_text(checkpoint.losses))
+    record = {
+        "kind": checkpoint.kind,
+        "params": checkpoint.params,
+        "facts": checkpoint.facts,
+        "nets": {name: type(net).__name__ for name, net in checkpoint.nets.items()},
+        "trained_on": dict(trained_on),
+        "files": {file.relative_to(partial).as_posix(): file_digest(file) for file in _files(partial)},
+    }
     digest = _digest(record)
-    write_json(folder / RECORD, {**record, "digest": digest, "fingerprint": fingerprint, "trained_on": dict(trained_on)})
+    write_sealed(partial / RECORD, {**record, "digest": digest, "fingerprint": fingerprint})
+    for path in (*_files(partial), *(child for child in partial.iterdir() if child.is_dir()), partial):
+        sync(path)
+    (folder / RECORD).unlink(missing_ok=True)
+    sync(folder)
+    for old in folder.iterdir():
+        if old != partial and old.name not in _KEPT:
+            shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
+    for new in sorted(partial.iterdir(), key=lambda path: (path.name == RECORD, path.name)):
+        if new.name == RECORD:
+            sync(folder)  # everything it speaks of is durable before it is
+        new.rename(folder / new.name)
+    partial.rmdir()
+    sync(folder)
     return digest
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
-    """The checkpoint in a folder, every file verified.
+    """The checkpoint in a folder, every byte verified; networks on the CPU, in eval mode.
 
     Raises:
-        ValueError: naming the file that is missing or differs from its recorded digest.
+        ValueError: naming the file that is missing, surplus in a network, or not what was saved.
     """
-    record = _record(folder)
-    for name, digest in record["files"].items():
-        if not (folder / name).is_file() or file_digest(folder / name) != digest:
-            raise ValueError(f"{folder / name}: missing or not what was saved; pull it again or run its training stage")
-    if _digest({key: record[key] for key in ("kind", "params", "facts", "files", "nets")}) != record["digest"]:
-        raise ValueError(f"{folder / RECORD}: not what was saved; pull it again or run its training stage")
-    nets = {name: _net_class(kind).from_pretrained(folder / name).eval() for name, kind in record["nets"].items()}
-    return Checkpoint(record["kind"], record["params"], nets, record["facts"], {})
+    record = _whole(folder)
+    nets = {name: _load_net(folder / name, kind) for name, kind in record["nets"].items()}
+    return Checkpoint(record["kind"], record["params"], nets, record["facts"], _read_losses(folder / _LOSSES))
 
 
 def checkpoint_digest(folder: Path) -> str:
+    """The digest of the checkpoint in a folder, over its weights, configurations, parameters, facts and training data.
+
+    Raises:
+        ValueError: if there is no checkpoint, or its record was damaged.
+    """
     return str(_record(folder)["digest"])
 
 
 def is_done(folder: Path, fingerprint: str) -> bool:
-    """Whether a whole checkpoint of this fingerprint is there."""
-    return (folder / RECORD).exists() and read_json(folder / RECORD)["fingerprint"] == fingerprint
+    """Whether a whole, undamaged checkpoint of this fingerprint is there."""
+    try:
+        return bool(_whole(folder)["fingerprint"] == fingerprint)
+    except ValueError:
+        return False
 
 
 class FolderStates:
-    """Training states, one file a phase: a `models.trainer.StateHook`. States of another fingerprint are ignored."""
+    """Training states in a folder, one safetensors file a phase: a `models.trainer.StateHook`.
+
+    Args:
+        folder: not among a checkpoint's own files; `<checkpoint>/.state`.
+        fingerprint: of the whole training; a state of another one is removed when met.
+    """
 
     def __init__(self, folder: Path, fingerprint: str) -> None:
-        self.folder, self.fingerprint = folder, fingerprint
+        self._folder, self._fingerprint = folder, fingerprint
 
     def load(self, phase: str) -> TrainState | None:
-        """The saved state, or None if there is none, it is of another fingerprint, or its checksum differs."""
-        file = self._file(phase)
-        if not file.exists():
+        """The phase's last state; None if there is none, or it is torn, damaged or of another fingerprint."""
+        path = self._path(phase)
+        if not path.exists():
             return None
         try:
-            with safetensors.safe_open(file, "pt") as opened:
-                facts = opened.metadata() or {}
-            tensors = load_file(file)
-        except safetensors.SafetensorError:
+            with safe_open(path, "pt") as opened:
+                stored = json.loads((opened.metadata() or {})["state"])
+            tensors = load_file(path)
+        except (SafetensorError, KeyError, json.JSONDecodeError):
+            stored, tensors = {}, {}
+        if stored.get("checksum") != _state_checksum(self._fingerprint, phase, tensors):
+            path.unlink()
             return None
-        if facts.get("fingerprint") != self.fingerprint or facts.get("digest") != _tensor_digest(tensors):
-            return None
-        losses = tensors.pop("losses").tolist()
-        return TrainState(len(losses), tensors, losses)
+        losses: list[float] = tensors.pop("losses").tolist()
+        return TrainState(len(losses), {name.removeprefix("tensor."): value for name, value in tensors.items()}, losses)
 
     def save(self, phase: str, state: TrainState) -> None:
-        tensors = {**{name: value.contiguous() for name, value in state.tensors.items()}, "losses": torch.tensor(state.losses, dtype=torch.float64)}
-        facts = {"fingerprint": self.fingerprint, "digest": _tensor_digest(tensors)}
-        atomic_write(self._file(phase), save(tensors, facts))
+        """Replace the phase's state, atomically."""
+        tensors = {f"tensor.{name}": value.contiguous() for name, value in state.tensors.items()}
+        tensors["losses"] = torch.tensor(state.losses, dtype=torch.float64)  # floats of Python, bit for bit
+        make_folder(self._folder)
+        for partial in self._folder.glob(f"*{PARTIAL}"):
+            partial.unlink()  # of a killed run; a training has one writer
+        with atomic_path(self._path(phase)) as path:
+            save_file(tensors, path, {"state": json.dumps({"checksum": _state_checksum(self._fingerprint, phase, tensors)})})
 
     def clear(self) -> None:
-        """Remove every state: the checkpoint is committed."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Remove every state: the checkpoint they led to is there."""
+        shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _file(self, phase: str) -> Path:
-        return self.folder / f"{phase}.safetensors"
+    def _path(self, phase: str) -> Path:
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", phase):
+            raise ValueError(f"phase: {phase!r} is no file name; use letters, digits, - and _")
+        return self._folder / f"{phase}.safetensors"
 
 
-def _net_class(name: str) -> Any:
-    """The networks a checkpoint may name; nothing else is ever constructed from a file."""
-    if name == "Segmenter":
-        from models.segmenters import Segmenter
+def _save_net(folder: Path, name: str, net: nn.Module) -> None:
+    if not isinstance(net, ModelMixin) or type(net).__name__ not in NETS:
+        raise ValueError(f"nets.{name}: class {type(net).__name__} is not one a checkpoint may name; choose one of {', '.join(NETS)}")
+    net.save_pretrained(folder, max_shard_size="1TB")  # one file, whatever its size
+    config = folder / _CONFIG
+    kept = {key: value for key, value in read_json(config).items() if key != "_name_or_path"}  # where it once was loaded from
+    config.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n")
 
-        return Segmenter
-    if name in ("UNet2DModel", "AutoencoderKL"):
-        import diffusers
 
-        return getattr(diffusers, name)
-    raise ValueError(f"net class {name!r} is not one a checkpoint may name")
+def _load_net(folder: Path, kind: str) -> nn.Module:
+    """Not `from_pretrained`: that only warns of missing weights and leaves them random."""
+    if kind not in NETS:
+        raise ValueError(f"{folder.parent / RECORD}: class {kind!r} is not one a checkpoint may name; choose one of {', '.join(NETS)}")
+    config = {key: value for key, value in read_json(folder / _CONFIG).items() if not key.startswith("_")}
+    net: nn.Module = getattr(importlib.import_module(NETS[kind]), kind).from_config(config)
+    try:
+        net.load_state_dict(load_file(folder / _WEIGHTS))
+    except RuntimeError as error:
+        raise ValueError(f"{folder / _WEIGHTS}: does not fit {kind}: {error}; train it again with this version") from None
+    return net.eval()
 
 
 def _record(folder: Path) -> dict[str, Any]:
     if not (folder / RECORD).exists():
         raise ValueError(f"{folder}: no checkpoint here; run its training stage")
-    record: dict[str, Any] = read_json(folder / RECORD)
+    record = read_sealed(folder / RECORD)
+    body = {key: value for key, value in record.items() if key not in ("digest", "fingerprint")}
+    if record.get("digest") != _digest(body):
+        raise ValueError(f"{folder / RECORD}: its digest is not that of its content; pull it again or run its training stage")
     return record
 
 
+def _whole(folder: Path) -> dict[str, Any]:
+    """The record, after every file was compared with it."""
+    record = _record(folder)
+    for name, digest in sorted(record["files"].items()):
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder / name}: is missing; pull it again or run its training stage")
+        if file_digest(folder / name) != digest:
+            raise ValueError(f"{folder / name}: is not what was saved; pull it again or run its training stage")
+    return record
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
 def _digest(record: Mapping[str, Any]) -> str:
-    return hashlib.blake2b(json.dumps(record, sort_keys=True).encode(), digest_size=16).hexdigest()
-
-
-def _tensor_digest(tensors: Mapping[str, torch.Tensor]) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for name in sorted(tensors):
-        value = tensors[name].contiguous()
-        digest.update(f"{name}:{value.dtype}:{tuple(value.shape)}:".encode() + value.numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _sync_file(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        text = json.dumps(record, sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"checkpoint: params, facts and trained_on must be plain JSON values: {error}") from None
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
+def _losses_text(losses: Mapping[str, list[float]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("phase", "step", "loss"))
+    writer.writerows((phase, step, repr(loss)) for phase, values in losses.items() for step, loss in enumerate(values))
+    return text.getvalue()
+
+
+def _read_losses(path: Path) -> dict[str, list[float]]:
+    losses: dict[str, list[float]] = {}
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            losses.setdefault(row["phase"], []).append(float(row["loss"]))
+    return losses
+
+
+def _state_checksum(fingerprint: str, phase: str, tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.blake2b(json.dumps([fingerprint, phase]).encode(), digest_size=16)
+    for name, value in sorted(tensors.items()):
+        digest.update(json.dumps([name, str(value.dtype), list(value.shape)]).encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

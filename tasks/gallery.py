@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -11,7 +11,7 @@ import numpy as np
 
 from tasks.account import FilterAccount, accepted
 from tasks.params import Params
-from tasks.pictures import Pixels, data_uri, painted, panels, png, tile, webp
+from tasks.pictures import Pixels, data_uri, painted, panels, tile, webp
 from tasks.records import ConditionRecord, Decision, ProvenanceRecord
 from tasks.store import ClipStore
 from tasks.tables import read_table
@@ -61,22 +61,26 @@ def side_by_side(shown: SyntheticSet, prepared: Path, conditions: Path) -> list[
     The real clip is the first of those that the condition was made from.
     """
     bank = {record.condition_id: record for record in read_table(conditions / "conditions.parquet", ConditionRecord)}
-    real = ClipStore.open(prepared / "clips.zarr")
-    place = {clip_id: row for row, clip_id in enumerate(real.ids)}
-    first = {shown.provenance[row].condition_id: row for row in reversed(shown.kept)}
     pictures = []
-    for row in spread(sorted(first.values()), SHOWN):
+    rows = _of_different_conditions(shown, SHOWN)
+    for row, four in zip(rows, _four(shown, rows, prepared, bank), strict=True):
         record = shown.provenance[row]
-        sources = bank[record.condition_id].clips
-        arrays = shown.store.load([row])
-        origin = real.load([place[sources[0]]])["frames"]
-        made, masks = arrays["frames"], arrays["masks"]
-        film = tile(np.concatenate([panels(origin), painted(masks), panels(made), panels(made, masks)]), columns=4)
-        mixture = f", the first of {len(sources)} that its mask was made from" if len(sources) > 1 else ""
-        who = ", ".join(record.patients)
-        pictures.append(picture(film, f"real clip, mask, synthetic clip {record.clip_id[:8]}, and synthetic clip with outlined mask",
-                                f"clip {record.clip_id[:8]}", f"condition {record.condition_id[:8]}, draw {record.draw}; real clip of patient {who}{mixture}"))
+        number = len(bank[record.condition_id].clips)
+        mixture = f"; the clip on the left is the first of {number} that the mask was made from" if number > 1 else ""
+        pictures.append(picture(
+            tile(four, columns=4),
+            f"source clip, mask, synthetic clip {record.clip_id[:8]}, and synthetic clip with outlined mask",
+            f"clip {record.clip_id[:8]}",
+            f"condition {record.condition_id[:8]}, draw {record.draw}; mask from patient {', '.join(record.patients)}{mixture}",
+        ))
     return pictures
+
+
+def poster(shown: SyntheticSet, prepared: Path, conditions: Path) -> bytes:
+    """Animated WebP for a README: up to six columns of source clip, mask and synthetic clip; empty when no clip was kept."""
+    bank = {record.condition_id: record for record in read_table(conditions / "conditions.parquet", ConditionRecord)}
+    columns = list(_four(shown, _of_different_conditions(shown, 6), prepared, bank))
+    return webp(tile(np.stack(columns, 1)[:3].reshape(-1, *columns[0].shape[1:]), columns=len(columns))) if columns else b""
 
 
 def dropped(shown: SyntheticSet, filters: Sequence[FilterAccount]) -> list[Picture]:
@@ -84,10 +88,11 @@ def dropped(shown: SyntheticSet, filters: Sequence[FilterAccount]) -> list[Pictu
     losing = [one for one in filters if one.dropped]
     pictures = []
     for one in losing:
-        gone = sorted((decision for decision in one.decisions if not decision.keep), key=lambda decision: (decision.score, decision.clip_id))
+        gone = sorted((each for each in one.decisions if not each.keep), key=lambda each: (each.score, each.clip_id))
         for decision in spread(gone, max(2, SHOWN // len(losing))):
-            pictures.append(_pair(shown, shown.row(decision.clip_id), "dropped", (
-                f"dropped by {one.name}", f"clip {decision.clip_id[:8]}: score {decision.score:.4g}, threshold {decision.threshold}", decision.reason)))
+            number = f"clip {decision.clip_id[:8]}: score {decision.score:.4g}, threshold {decision.threshold}"
+            lines = (f"dropped by {one.name}", number, decision.reason)
+            pictures.append(_pair(shown, shown.row(decision.clip_id), "dropped", lines))
     return pictures
 
 
@@ -111,19 +116,39 @@ def sets(params: Params, clips: Path, decisions: Path) -> list[tuple[str, Pictur
             continue
         count = min(6, len(one.store))
         film = tile(panels(one.store.load(range(count))["frames"]), columns=count)
-        found.append((name, picture(film, f"the first {count} clips of set {name}", name, f"{len(one.store)} sampled, {len(one.kept)} kept")))
+        alt, line = f"the first {count} clips of set {name}", f"{len(one.store)} sampled, {len(one.kept)} kept"
+        found.append((name, picture(film, alt, name, line)))
     return found
 
 
 def picture(film: Pixels, alt: str, *lines: str) -> Picture:
     """(T, H, W, 3) as a `Picture`; the still is the middle frame."""
-    return Picture(data_uri(webp(film), "image/webp"), data_uri(png(film[len(film) // 2]), "image/png"), alt, tuple(lines))
+    middle = len(film) // 2
+    still = webp(film[middle : middle + 1])
+    return Picture(data_uri(webp(film), "image/webp"), data_uri(still, "image/webp"), alt, tuple(lines))
 
 
 def spread(items: Sequence[T], number: int) -> list[T]:
     """At most `number` items, evenly from first to last."""
-    places = np.unique(np.linspace(0, len(items) - 1, min(number, len(items))).round().astype(int)) if items else []
+    places = np.unique(np.linspace(0, len(items) - 1, min(number, len(items))).round().astype(int))
     return [items[place] for place in places]
+
+
+def _of_different_conditions(shown: SyntheticSet, number: int) -> list[int]:
+    """The first kept clip of each condition, thinned out evenly."""
+    first = {shown.provenance[row].condition_id: row for row in reversed(shown.kept)}
+    return spread(sorted(first.values()), number)
+
+
+def _four(shown: SyntheticSet, rows: Sequence[int], prepared: Path, bank: dict[str, ConditionRecord]) -> Iterator[Pixels]:
+    """(4, T, h, w, 3) for each clip: source, mask, synthetic, synthetic with outlines."""
+    source = ClipStore.open(prepared / "clips.zarr")
+    place = {clip_id: row for row, clip_id in enumerate(source.ids)}
+    for row in rows:
+        origin = source.load([place[bank[shown.provenance[row].condition_id].clips[0]]])["frames"]
+        made = shown.store.load([row])
+        frames, masks = made["frames"], made["masks"]
+        yield np.concatenate([panels(origin), painted(masks), panels(frames), panels(frames, masks)])
 
 
 def _pair(shown: SyntheticSet, row: int, word: str, lines: tuple[str, ...]) -> Picture:

@@ -51,7 +51,7 @@ class DatasetParams(Section):
     window: tuple[float, float] = Field((0.5, 99.5), description="percentiles of a clip mapped to black and white")
     split: SplitParams
     annotated_patients: int | None = Field(None, gt=0, description="training patients that keep masks; None: all")
-    near_duplicate: float = Field(0.99, gt=0, le=1, description="correlation of thumbnails from which two clips are one group")
+    near_duplicate: float = Field(0.95, gt=0, le=1, description="correlation of thumbnails from which two clips are one group")
     max_file_mb: float = Field(2000, gt=0, description="a larger file is quarantined unread")
     shard_clips: int = Field(16, gt=0)
 

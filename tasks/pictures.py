@@ -15,6 +15,7 @@ from PIL import Image
 
 from models.clip import UNKNOWN
 from tasks.store import ClipStore
+from tasks.tables import atomic_write
 
 Pixels = NDArray[np.uint8]
 
@@ -25,7 +26,7 @@ PALETTE: tuple[tuple[int, int, int], ...] = (
 
 _GAP_COLOUR = 24
 _UNKNOWN_COLOUR = 110
-_LOSSLESS_PIXELS = 4_000_000
+_LOSSLESS_BYTES = 160_000
 
 
 def panels(frames: Pixels, masks: Pixels | None = None, side: int = 144) -> Pixels:
@@ -80,11 +81,6 @@ def contact_sheet(frames: Pixels, masks: Pixels | None = None, columns: int = 8,
     return png(tile(stills, columns=len(shown))[0])
 
 
-def moving_grid(frames: Pixels, masks: Pixels | None = None, columns: int = 6, side: int = 144, frame_ms: int = 120) -> bytes:
-    """Animated WebP of the clips in a grid, all moving together; arguments as in `panels`."""
-    return webp(tile(panels(frames, masks, side), columns), frame_ms)
-
-
 def png(image: Pixels) -> bytes:
     """(H, W, 3) as PNG."""
     held = io.BytesIO()
@@ -93,12 +89,9 @@ def png(image: Pixels) -> bytes:
 
 
 def webp(film: Pixels, frame_ms: int = 120) -> bytes:
-    """(T, H, W, 3) as an endless animation: lossless up to four million pixels in all, beyond that lossy and much smaller."""
-    held = io.BytesIO()
-    first, *rest = [Image.fromarray(image) for image in film]
-    lossless = film.size // 3 <= _LOSSLESS_PIXELS
-    first.save(held, "WEBP", save_all=True, append_images=rest, duration=frame_ms, loop=0, lossless=lossless, quality=75, method=4)
-    return held.getvalue()
+    """(T, H, W, 3) as an endless animation: without loss while that takes at most 160 kB, else lossy and much smaller."""
+    exact = _encode(film, frame_ms, lossless=True, quality=75)
+    return exact if len(exact) <= _LOSSLESS_BYTES else _encode(film, frame_ms, lossless=False, quality=60)
 
 
 def data_uri(content: bytes, mime: str) -> str:
@@ -111,6 +104,21 @@ def store_sheet(store: Path, clips: int = 8) -> str:
     source = ClipStore.open(store)
     arrays = source.load(range(min(clips, len(source))))
     return data_uri(contact_sheet(arrays["frames"], arrays.get("masks")), "image/png")
+
+
+def _encode(film: Pixels, frame_ms: int, lossless: bool, quality: int) -> bytes:
+    held = io.BytesIO()
+    first, *rest = [Image.fromarray(image) for image in film]
+    moving = {"save_all": True, "append_images": rest, "duration": frame_ms, "loop": 0}
+    first.save(held, "WEBP", lossless=lossless, quality=quality, method=4, **moving)
+    return held.getvalue()
+
+
+def clip_picture(arrays: dict[str, Pixels], path: Path) -> Path:
+    """Write one clip, its `frames` (1, T, H, W, C) plain and outlined by its `masks` (1, T, H, W), as a moving picture."""
+    frames, masks = arrays["frames"], arrays["masks"]
+    atomic_write(path, webp(tile(np.concatenate([panels(frames), panels(frames, masks)]), columns=2)))
+    return path
 
 
 def _factor(height: int, width: int, side: int) -> int:
@@ -130,7 +138,7 @@ def _resize(images: Pixels, side: int) -> Pixels:
 
 def _resize_labels(masks: Pixels, side: int) -> Pixels:
     """Enlarged as frames are; reduced by the highest label of each block, or thin wires would go."""
-    factor = _factor(*masks.shape[-2:], side)
+    factor = _factor(masks.shape[-2], masks.shape[-1], side)
     if factor > 0:
         return masks.repeat(factor, -2).repeat(factor, -1)
     highest: Pixels = _blocks(masks[..., None], -factor).max((-4, -2))[..., 0]

@@ -89,7 +89,8 @@ def release(params: ReleaseParams, dataset: DatasetParams, prepared: Path, clips
     card = _card(facts, params, dataset, prepared, clips, benchmark, kept, judged, manifest)
     atomic_write(out / "README.md", card.encode())
     if problems := verify(out / "clips.zarr"):
-        raise ValueError(f"{out / 'clips.zarr'}: {problems[0]} ({len(problems)} problems); delete {out} and run `cinefab release` again")
+        more = f"{problems[0]} ({len(problems)} problems)"
+        raise ValueError(f"{out / 'clips.zarr'}: {more}; delete {out} and run `cinefab release` again")
     facts |= {
         "fingerprint": mark,
         "store_digest": ClipStore.open(out / "clips.zarr").digest,
@@ -105,7 +106,10 @@ def _refuse_leaks(kept: list[ProvenanceRecord], records: list[ClipRecord]) -> No
         for patient in record.patients:
             if (found := split.get(patient)) != "train":
                 where = f"the {found} split" if found else "no split of the manifest"
-                raise ValueError(f"clip {record.clip_id}: its condition is of patient {patient!r}, who is in {where}; run the line from `condition` again")
+                raise ValueError(
+                    f"clip {record.clip_id}: its condition is of patient {patient!r}, who is in {where}; "
+                    "run the line from `condition` again"
+                )
 
 
 def _sweep(out: Path, mark: str) -> None:
@@ -135,12 +139,13 @@ def _copy(source: ClipStore, kept: list[ProvenanceRecord], path: Path, shard_cli
         written = store.write_shard(shard, [record.clip_id for record in records], arrays)
         for record, digest in zip(records, written.digests, strict=True):
             if digest != record.digest:
-                raise ValueError(f"clip {record.clip_id}: its pixels are not those that were sampled; run `cinefab verify` on the set, then sample it again")
+                raise ValueError(f"clip {record.clip_id}: other pixels than were sampled; delete its set and sample it again")
     store.finish(len(kept))
     return shown
 
 
-def _manifest(kept: list[ProvenanceRecord], shown: list[list[int]], dataset: DatasetParams, source: ClipStore) -> list[ReleasedClip]:
+def _manifest(kept: list[ProvenanceRecord], shown: list[list[int]], dataset: DatasetParams,
+              source: ClipStore) -> list[ReleasedClip]:
     frames, height, width, _ = source.arrays["frames"].shape
     return [
         ReleasedClip(
@@ -165,7 +170,7 @@ def _facts(params: ReleaseParams, dataset: DatasetParams, source: ClipStore, pro
         "name": params.name,
         "version": params.version,
         "synthetic": True,
-        "dataset": {"name": dataset.name, "simulated": dataset.simulated, "licence": dataset.licence, "classes": dataset.classes},
+        "dataset": dataset.model_dump(include={"name", "simulated", "licence", "classes"}),
         "set": params.source,
         "clip": {"frames": frames, "height": height, "width": width, "channels": channels},
         "counts": {
@@ -185,7 +190,7 @@ def _card(facts: dict[str, Any], params: ReleaseParams, dataset: DatasetParams, 
           kept: list[ProvenanceRecord], judged: list[Decision], manifest: list[ReleasedClip]) -> str:
     """The data card; every number in it stands in a file that the line wrote."""
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    environment = jinja2.Environment(loader=loader, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, autoescape=False)
+    environment = jinja2.Environment(loader=loader, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     environment.filters |= {"cell": _cell, "interval": interval, "p": p_value}
     return environment.get_template("card.md").render(
         facts=facts,

@@ -34,7 +34,12 @@ from tasks.records import ConditionRecord
 from tasks.store import ClipStore
 from tasks.tables import atomic_write, read_json, read_table
 
-NAMES = {"dice": "Dice", "sensitivity": "Sensitivity", "precision": "Precision", "hausdorff": "Hausdorff, px", "g2re": "G2RE, px", "r2ge": "R2GE, px"}
+NAMES = {
+    "dice": "Dice", "sensitivity": "Sensitivity", "precision": "Precision",
+    "hausdorff": "Hausdorff, px", "g2re": "G2RE, px", "r2ge": "R2GE, px",
+}
+Ablation = tuple[str, str, list[tuple[str, dict[str, Any], dict[str, Any] | None]]]
+"""An arm, what its set leaves out, and for each network its Dice and that of the same arm with the released set."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class Step:
 
 
 def report(params: Params, data: Path, out: Path) -> Path:
-    """Write `report.html` from the folders of one run under `data`; the same run gives the same bytes.
+    """Write `report.html`, and `clips.webp` for a README, from the folders of one run; the same run gives the same bytes.
 
     What is not there yet (release, benchmark, a set, curves) is shown as not run; prepared data, conditions and the
     released set must be there.
@@ -62,14 +67,13 @@ def report(params: Params, data: Path, out: Path) -> Path:
     """
     shown = gallery.read_set(params.release.source, data / "clips", data / "decisions")
     if shown is None:
-        raise ValueError(f"{data / 'clips' / params.release.source}: no such set; run `cinefab sample {params.release.source}` first")
+        source = params.release.source
+        raise ValueError(f"{data / 'clips' / source}: no such set; run `cinefab sample {source}` first")
     sources, filters = read_sources(data / "prepared"), read_filters(shown.decisions)
     outcome = read_benchmark(data / "benchmark")
-    released = read_json(data / "release" / "release.json") if (data / "release" / "release.json").exists() else None
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    environment = jinja2.Environment(loader=loader, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, autoescape=True)
-    environment.filters |= {"interval": interval, "p": p_value}
-    page = environment.get_template("report.html").render(
+    facts = data / "release" / "release.json"
+    released = read_json(facts) if facts.exists() else None
+    page = _environment().get_template("report.html").render(
         params=params,
         release=released,
         asked=_asked(params),
@@ -77,7 +81,7 @@ def report(params: Params, data: Path, out: Path) -> Path:
         sources=sources,
         real_steps=_real_steps(sources),
         synthetic_steps=_synthetic_steps(params, data, shown, filters, released),
-        sets=[(name, differences(params, name), picture) for name, picture in gallery.sets(params, data / "clips", data / "decisions")],
+        sets=_sets(params, data),
         side_by_side=gallery.side_by_side(shown, data / "prepared", data / "conditions"),
         kept=gallery.kept(shown),
         dropped=gallery.dropped(shown, filters),
@@ -95,21 +99,37 @@ def report(params: Params, data: Path, out: Path) -> Path:
     )
     out.mkdir(parents=True, exist_ok=True)
     atomic_write(out / "report.html", page.encode())
+    atomic_write(out / "clips.webp", gallery.poster(shown, data / "prepared", data / "conditions"))
     return out / "report.html"
+
+
+def _environment() -> jinja2.Environment:
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(
+        loader=loader, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, autoescape=True
+    )
+    environment.filters |= {"interval": interval, "p": p_value}
+    return environment
+
+
+def _sets(params: Params, data: Path) -> list[tuple[str, str, gallery.Picture]]:
+    """(set, in what it differs from the released one, its first clips)."""
+    return [(name, differences(params, name), one) for name, one in gallery.sets(params, data / "clips", data / "decisions")]
 
 
 def _asked(params: Params) -> list[tuple[str, str]]:
     """The choices that matter most, in words; the page has all of them in a fold."""
     dataset, wanted = params.dataset, params.conditions
-    split = dataset.split
+    split, (height, width) = dataset.split, dataset.frame_size
+    kind = "simulated" if dataset.simulated else "real"
     few = f"; masks of {dataset.annotated_patients} training patients are used" if dataset.annotated_patients else ""
     benchmark = params.benchmark
     rows = [
-        ("Data", f"{dataset.name}, {'simulated' if dataset.simulated else 'real'}, read by {dataset.reader}; licence: {dataset.licence}"),
-        ("Clips", f"{dataset.clip_frames} frames of {dataset.frame_size[0]} × {dataset.frame_size[1]} pixels, stride {dataset.stride}; "
+        ("Data", f"{dataset.name}, {kind}, read by {dataset.reader}; licence: {dataset.licence}"),
+        ("Clips", f"{dataset.clip_frames} frames of {height} by {width} pixels, stride {dataset.stride}; "
                   f"classes: {', '.join(dataset.classes) or 'none'}"),
         ("Split by patient", f"train {split.train:g}, validation {split.val:g}, test {split.test:g}{few}"),
-        ("Conditions", f"{wanted.count} mask sequences; blended with chance {wanted.blend:g}, deformed by {wanted.deform:g} pixels"),
+        ("Conditions", f"{wanted.count} mask sequences, chance of blend {wanted.blend:g}, deformed {wanted.deform:g} pixels"),
     ]
     rows += [(f"Generator {name}", _entry(entry)) for name, entry in params.generators.items()]
     rows += [(f"Critic {name}", _entry(entry)) for name, entry in params.critics.items()]
@@ -117,8 +137,9 @@ def _asked(params: Params) -> list[tuple[str, str]]:
         options = ", ".join(f"{key} {value}" for key, value in sample.sampling.items()) or "default sampling"
         rows.append((f"Set {name}", f"{sample.clips} clips by {sample.generator}; {options}"))
     rows += [(f"Filter {name}", _entry(entry)) for name, entry in params.filters.items()]
-    rows.append(("Benchmark", f"{len(benchmark.arms)} arms × {len(benchmark.networks)} networks ({', '.join(benchmark.networks)}) × "
-                              f"{len(benchmark.seeds)} seeds; baseline: {benchmark.baseline}"))
+    networks = f"{len(benchmark.networks)} networks ({', '.join(benchmark.networks)})"
+    arms, seeds = len(benchmark.arms), len(benchmark.seeds)
+    rows.append(("Benchmark", f"{arms} arms, {networks}, {seeds} seeds; baseline: {benchmark.baseline}"))
     rows.append(("Release", f"{params.release.name} {params.release.version}, from set {params.release.source}"))
     return [*rows, ("Seed", str(params.seed))]
 
@@ -130,10 +151,13 @@ def _entry(entry: dict[str, Any]) -> str:
 
 
 def _steps(entry: dict[str, Any], path: str) -> list[str]:
+    """Of every `train` below: its network, if it has a name, with steps and batch size."""
     found = []
     for key, value in entry.items():
-        if isinstance(value, dict):
-            found += [f"{path or key} {value['steps']} steps of {value.get('batch_size', '?')}"] if "steps" in value else _steps(value, key)
+        if isinstance(value, dict) and "steps" in value:
+            found.append(f"{path} {value['steps']} steps of {value.get('batch_size', '?')}".strip())
+        elif isinstance(value, dict):
+            found += _steps(value, key)
     return found
 
 
@@ -148,12 +172,14 @@ def _yaml(params: Params) -> str:
 def _real_steps(sources: SourceAccount) -> list[Step]:
     refused = len(sources.quarantined)
     longest = max(sources.total, sources.sources + refused, 1)
-    steps = [Step("inputs read", sources.sources + refused, (sources.sources + refused) / longest, "files or simulated recordings"),
+    inputs = sources.sources + refused
+    steps = [Step("inputs read", inputs, inputs / longest, "files or simulated recordings"),
              Step("quarantined", refused, refused / longest, "refused with a reason, see below", minor=True),
              Step("clips", sources.total, sources.total / longest, f"{sum(sources.patients.values())} patients")]
     for split, word in (("train", "training"), ("val", "validation"), ("test", "test")):
         number = sources.clips[split]
-        steps.append(Step(word, number, number / longest, f"{sources.patients[split]} patients; {sources.annotated[split]} clips annotated", minor=True))
+        note = f"{sources.patients[split]} patients; {sources.annotated[split]} clips annotated"
+        steps.append(Step(word, number, number / longest, note, minor=True))
     return steps
 
 
@@ -167,7 +193,8 @@ def _synthetic_steps(params: Params, data: Path, shown: gallery.SyntheticSet, fi
     for one in filters:
         note = f"of {one.candidates}; threshold {one.threshold}" + ("; score only" if one.score_only else "")
         steps.append(Step(f"dropped by {one.name}", one.dropped, one.dropped / longest, note, minor=True))
-    steps.append(Step("kept", len(shown.kept), len(shown.kept) / longest, f"{len(shown.kept) / max(1, sampled):.0%} of those sampled"))
+    left = len(shown.kept)
+    steps.append(Step("kept", left, left / longest, f"{left / max(1, sampled):.0%} of those sampled"))
     if released:
         number = released["counts"]["clips"]
         steps.append(Step("released", number, number / longest, f"{released['name']} {released['version']}"))
@@ -177,7 +204,8 @@ def _synthetic_steps(params: Params, data: Path, shown: gallery.SyntheticSet, fi
 def _histogram(one: FilterAccount) -> Markup:
     good = [decision.score for decision in one.decisions if decision.keep]
     bad = [decision.score for decision in one.decisions if not decision.keep]
-    return Markup(histogram(good, bad, one.limits, f"{one.name} score", f"{one.name}: scores of {len(good)} kept and {len(bad)} dropped clips"))
+    alt = f"{one.name}: scores of {len(good)} kept and {len(bad)} dropped clips"
+    return Markup(histogram(good, bad, one.limits, f"{one.name} score", alt))
 
 
 def _training(data: Path) -> list[tuple[str, int, Markup]]:
@@ -187,8 +215,9 @@ def _training(data: Path) -> list[tuple[str, int, Markup]]:
         losses = pd.read_csv(table)
         for phase, rows in losses.groupby("phase", sort=False):
             name = f"{table.parent.name}: {phase}"
-            chart = curves({name: smooth(rows.sort_values("step").loss.tolist())}, f"training loss of {name} over {len(rows)} steps", log=True)
-            found.append((name, len(rows), Markup(chart)))
+            line = smooth(rows.sort_values("step").loss.tolist())
+            alt = f"training loss of {name} over {len(rows)} steps"
+            found.append((name, len(rows), Markup(curves({name: line}, alt, log=True))))
     return found
 
 
@@ -211,12 +240,13 @@ def _whiskers(params: Params, outcome: BenchmarkAccount | None) -> dict[str, Mar
         cells = [(arm, metrics["dice"]) for arm, metrics in arms.items() if metrics.get("dice", {}).get("low") is not None]
         rows = [(arm, cell["mean"], cell["low"], cell["high"]) for arm, cell in cells]
         if rows:
-            charts[network] = Markup(whiskers(rows, params.benchmark.baseline, "Dice (higher is better)", f"mean Dice and 95 % interval of each arm, {network}"))
+            alt = f"mean Dice and 95 % interval of each arm, {network}"
+            charts[network] = Markup(whiskers(rows, params.benchmark.baseline, "Dice (higher is better)", alt))
     return charts
 
 
-def _ablations(params: Params, outcome: BenchmarkAccount | None) -> list[tuple[str, str, list[tuple[str, dict[str, Any], dict[str, Any] | None]]]]:
-    """(arm, what its set leaves out, [(network, its Dice, that of the same arm with the released set)])."""
+def _ablations(params: Params, outcome: BenchmarkAccount | None) -> list[Ablation]:
+    """Every arm that trains on another set than the released one."""
     rows = []
     for name, arm in params.benchmark.arms.items():
         if outcome is None or arm.synthetic in (None, params.release.source):
@@ -232,7 +262,8 @@ def _ablations(params: Params, outcome: BenchmarkAccount | None) -> list[tuple[s
 def _digests(data: Path, released: dict[str, Any] | None) -> list[tuple[str, str]]:
     stores = sorted([data / "prepared" / "clips.zarr", data / "conditions" / "masks.zarr", *data.glob("clips/*/clips.zarr")])
     rows = [(str(path.parent.relative_to(data)), ClipStore.open(path).digest) for path in stores if path.exists()]
-    folders = sorted(path.parent for path in [*data.glob("checkpoints/*/checkpoint.json"), *data.glob("critics/*/checkpoint.json")])
+    records = [*data.glob("checkpoints/*/checkpoint.json"), *data.glob("critics/*/checkpoint.json")]
+    folders = sorted(path.parent for path in records)
     rows += [(str(folder.relative_to(data)), checkpoint_digest(folder)) for folder in folders]
     if released:
         rows.append(("release", released["store_digest"]))

@@ -3,15 +3,20 @@
 A shard is encoded by zarr in memory, written whole under a temporary name, synced and renamed; then its commit record is
 written the same way. A shard without a valid record does not exist. Zarr alone promises less: a missing shard reads as
 zeros, a flipped byte passes, nothing is synced (all measured).
+
+    clips.zarr/zarr.json             layout, fingerprint and, once finished, length and digest, as the group's attributes
+    clips.zarr/frames/zarr.json      an array as zarr describes it; its length is 0 until the store is finished
+    clips.zarr/frames/c.17.0.0.0.0   shard 17
+    clips.zarr/commits/00017.json    its commit record, a `tasks.records.ShardRecord` with a checksum
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
+import json
 import shutil
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,273 +27,411 @@ from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.storage import MemoryStore
 
-from models.clip import ClipBatch, Condition, to_float
+from models.clip import UNKNOWN, ClipBatch, Condition, to_float
+from tasks import commits
 from tasks.records import ShardRecord
 from tasks.shard_reader import ShardReader
-from tasks.tables import atomic_write, file_digest, read_json, sync_folder, write_json
+from tasks.tables import PARTIAL, atomic_write, file_digest, read_json, sync
 
-Arrays = dict[str, NDArray[Any]]
-COMMITS = "commits"
-SPEC = "cinefab.json"
+Arrays = Mapping[str, NDArray[Any]]
+_METADATA = "zarr.json"
 
 
 @dataclass(frozen=True)
 class ArraySpec:
-    """One clip's part in one array: its shape, e.g. (T, H, W, C), and dtype."""
+    """One array of a store, as one clip sees it.
+
+    Attributes:
+        shape: of one clip, e.g. (T, H, W, C) for "frames" and (T, H, W) for "masks".
+        dtype: name of a NumPy integer, float or bool type, e.g. "uint8".
+    """
 
     shape: tuple[int, ...]
     dtype: str
 
 
 def clip_digest(arrays: Arrays) -> str:
-    """blake2b of one clip's arrays: name, dtype, shape and bytes, in name order."""
+    """blake2b (32 hex digits) of one clip: name, dtype, shape and bytes of each of its arrays, in the order of names."""
     digest = hashlib.blake2b(digest_size=16)
     for name in sorted(arrays):
-        value = np.ascontiguousarray(arrays[name])
-        digest.update(f"{name}:{value.dtype.str}:{value.shape}:".encode() + value.tobytes())
+        values = np.ascontiguousarray(arrays[name], np.dtype(arrays[name].dtype).newbyteorder("<"))
+        digest.update(json.dumps([name, values.dtype.str, values.shape]).encode())
+        digest.update(values.data)
     return digest.hexdigest()
 
 
 class ClipStore:
-    """Clips by row. `create`, `resume` and `open` make one; it is a `models.clip.ClipSource` once finished."""
+    """Clips by row; a `models.clip.ClipSource` once it is finished. `create`, `resume` and `open` make one.
 
-    def __init__(self, path: Path) -> None:
-        spec = read_json(path / SPEC)
+    Attributes:
+        path: the group's folder.
+        arrays: layout by name.
+        shard_clips: clips a full shard holds; row r lies in shard r // shard_clips.
+        fingerprint: what the shards are made from; a record with another one does not count.
+    """
+
+    def __init__(self, path: Path, layout: Mapping[str, Any]) -> None:
         self.path = path
-        self.arrays = {name: ArraySpec(tuple(one["shape"]), one["dtype"]) for name, one in spec["arrays"].items()}
-        self.shard_clips: int = spec["shard_clips"]
-        self.fingerprint: str = spec["fingerprint"]
-        self.clips: int | None = spec["clips"]
-        self._readers = {name: ShardReader(path / name, self.shard_clips, one.shape, one.dtype) for name, one in self.arrays.items()}
-        self._records: list[ShardRecord] = []
-        if self.clips is not None:
-            self._records = [_read_record(path, shard) for shard in range(-(-self.clips // self.shard_clips))]
-        self.ids = tuple(clip for record in self._records for clip in record.ids)
-        self.digests = tuple(digest for record in self._records for digest in record.digests)
+        self.arrays = {name: ArraySpec(tuple(one["shape"]), one["dtype"]) for name, one in sorted(layout["arrays"].items())}
+        self.shard_clips: int = layout["shard_clips"]
+        self.fingerprint: str = layout["fingerprint"]
+        self._clips: int | None = layout["clips"]
+        self._readers = {
+            name: ShardReader(path / name, self.shard_clips, spec.shape, spec.dtype) for name, spec in self.arrays.items()
+        }
+        self._records: dict[int, ShardRecord] = {}
+        self._all_ids: tuple[str, ...] | None = None
 
     @classmethod
-    def create(cls, path: Path, arrays: dict[str, ArraySpec], shard_clips: int, fingerprint: str) -> ClipStore:
-        """Open what is there if it was made for the same layout and fingerprint, else start anew."""
-        wanted = {"arrays": {name: {"shape": list(spec.shape), "dtype": spec.dtype} for name, spec in arrays.items()},
-                  "shard_clips": shard_clips, "fingerprint": fingerprint}
-        if (path / SPEC).exists():
-            there = read_json(path / SPEC)
-            if {**there, "clips": None} != {**wanted, "clips": None}:
-                (path / SPEC).unlink()
-                sync_folder(path)
-        if not (path / SPEC).exists():
-            shutil.rmtree(path, ignore_errors=True)
-            _write_metadata(path, arrays, shard_clips, 0)
-            write_json(path / SPEC, {**wanted, "clips": None})
-        for partial in path.rglob(".*.partial"):
+    def create(cls, path: Path, arrays: Mapping[str, ArraySpec], shard_clips: int, fingerprint: str) -> ClipStore:
+        """Open a store for writing: shards of this layout and fingerprint are kept, all others removed.
+
+        Call it once, before any writer starts: it also sweeps the temporary files of killed ones.
+
+        Raises:
+            ValueError: for an impossible layout, or if the folder holds something that is not a store.
+        """
+        if shard_clips < 1 or not arrays or commits.FOLDER in arrays:
+            raise ValueError(f"{path}: arrays {sorted(arrays)}, shard_clips {shard_clips}; needs an array and shard_clips >= 1")
+        shapes = {name: {"shape": list(spec.shape), "dtype": np.dtype(spec.dtype).name} for name, spec in arrays.items()}
+        layout = {"arrays": dict(sorted(shapes.items())), "shard_clips": shard_clips, "fingerprint": fingerprint}
+        there = _layout(path)
+        if there is None or any(there.get(key) != value for key, value in layout.items()):
+            _wipe(path)
+            there = {**layout, "clips": None, "digest": None}
+        for name, content in _metadata(there).items():
+            _put(path / name, content)
+        for partial in path.rglob(f"*{PARTIAL}"):
             partial.unlink()
-        return cls(path)
+        return cls(path, there)
 
     @classmethod
     def resume(cls, path: Path, fingerprint: str) -> ClipStore:
-        """A store that `create` made, for another writer of its shards."""
-        store = cls(path)
+        """A store that `create` opened, for one more writer of its shards.
+
+        Raises:
+            ValueError: if there is none, or it is being written for another fingerprint.
+        """
+        store = cls(path, _require_layout(path))
         if store.fingerprint != fingerprint:
-            raise ValueError(f"{path}: is being written for fingerprint {store.fingerprint}, not {fingerprint}; plan again")
+            raise ValueError(f"{path}: is written for fingerprint {store.fingerprint}, not {fingerprint}; run its stage again")
         return store
 
     @classmethod
     def open(cls, path: Path) -> ClipStore:
-        """A finished store.
+        """A finished store, to be read.
 
         Raises:
-            ValueError: if there is none or it was never finished.
+            ValueError: if there is none, it is not finished, or a commit record is missing or damaged.
         """
-        if not (path / SPEC).exists():
-            raise ValueError(f"{path}: no clip store here; run the stage that writes it")
-        store = cls(path)
-        if store.clips is None:
-            raise ValueError(f"{path}: not finished; run its stage again, done shards are kept")
+        store = cls(path, _require_layout(path))
+        if store._clips is None:
+            raise ValueError(f"{path}: is not finished; run its stage again, the shards that are done are kept")
+        _ = store.ids  # reads every record
         return store
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Clip ids in row order; only a finished store has them all."""
+        if self._all_ids is None:
+            self._all_ids = tuple(clip for record in self._finished_records() for clip in record.ids)
+        return self._all_ids
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """`clip_digest` of every clip, in row order."""
+        return tuple(digest for record in self._finished_records() for digest in record.digests)
+
+    @property
+    def digest(self) -> str:
+        """blake2b (32 hex digits) of layout, ids and clip digests; the same whatever the shards' size and fingerprint."""
+        arrays = [[name, spec.shape, spec.dtype] for name, spec in self.arrays.items()]
+        return hashlib.blake2b(json.dumps([arrays, self.ids, self.digests]).encode(), digest_size=16).hexdigest()
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    @property
-    def digest(self) -> str:
-        """Over layout, ids and clip digests."""
-        words = [sorted((name, spec.shape, spec.dtype) for name, spec in self.arrays.items()), self.ids, self.digests]
-        return hashlib.blake2b(repr(words).encode(), digest_size=16).hexdigest()
-
     def done(self) -> set[int]:
-        """Shards with a commit record of this fingerprint whose files have the recorded sizes."""
-        found = set()
-        for path in sorted((self.path / COMMITS).glob("*.json")):
-            try:
-                record = _read_record(self.path, int(path.stem))
-            except ValueError:
-                continue
-            if record.fingerprint == self.fingerprint and all((self.path / name).is_file() for name in record.files):
-                found.add(record.shard)
-        return found
+        """Shards that need not be written again: a whole record of this fingerprint, files as long as their index says."""
+        return {shard for shard in commits.recorded_shards(self.path) if self._exists(shard)}
 
     def write_shard(self, shard: int, ids: Sequence[str], arrays: Arrays) -> ShardRecord:
-        """Commit one whole shard; rewriting one replaces it.
+        """Commit one shard, whole. All shards but the last are full. Writers of different shards do not disturb each other.
+
+        Args:
+            shard: its number, from 0.
+            ids: one a clip.
+            arrays: (len(ids), *shape) by name, of the store's dtypes.
 
         Raises:
-            ValueError: if names, shapes or dtypes are not the store's, or more clips come than a shard holds.
+            ValueError: if number, names, shapes or dtypes are not the store's, or an id occurs twice.
         """
-        if set(arrays) != set(self.arrays):
-            raise ValueError(f"{self.path}: arrays are {sorted(arrays)}, but the store has {sorted(self.arrays)}")
-        if not 0 < len(ids) <= self.shard_clips:
-            raise ValueError(f"{self.path}: shard {shard} has {len(ids)} clips, but a shard holds 1 to {self.shard_clips}")
+        self._check_shard(shard, ids, arrays)
+        commits.remove_record(self.path, shard)  # first, so that no moment has the old record beside new files
+        files: dict[str, str] = {}
         for name, spec in self.arrays.items():
-            value = arrays[name]
-            if value.shape != (len(ids), *spec.shape) or value.dtype != np.dtype(spec.dtype):
-                raise ValueError(f"{self.path}: {name} is {value.dtype}{value.shape}, but must be {spec.dtype}{(len(ids), *spec.shape)}")
-        (self.path / COMMITS / f"{shard:05d}.json").unlink(missing_ok=True)
-        files = {}
-        for name, spec in self.arrays.items():
-            target = self.path / name / _shard_key(shard, len(spec.shape))
-            atomic_write(target, _encode(arrays[name], spec, self.shard_clips))
-            files[str(target.relative_to(self.path))] = file_digest(target)
+            target = self._readers[name].path(shard)
+            content = _encode(arrays[name], spec, self.shard_clips)
+            atomic_write(target, content)
+            files[target.relative_to(self.path).as_posix()] = hashlib.sha256(content).hexdigest()
+            self._readers[name].forget(shard)
         digests = [clip_digest({name: arrays[name][row] for name in arrays}) for row in range(len(ids))]
         record = ShardRecord(shard, self.fingerprint, list(ids), digests, files)
-        write_json(self.path / COMMITS / f"{shard:05d}.json", asdict(record))
+        commits.write_record(self.path, record)
+        self._records[shard], self._all_ids = record, None
         return record
 
     def finish(self, clips: int) -> None:
-        """Set the arrays' length; from now on the store can be opened.
+        """Give the arrays their length; from now on the store can be opened. Doing it again changes nothing.
 
         Raises:
-            ValueError: if a shard is missing or not full, or two clips have the same id.
+            ValueError: if a shard is missing, is not full, or is one too many, or an id occurs twice.
         """
-        shards = -(-clips // self.shard_clips)
-        if missing := sorted(set(range(shards)) - self.done()):
-            raise ValueError(f"{self.path}: shards {missing} are missing; run the stage again, done shards are kept")
-        records = [_read_record(self.path, shard) for shard in range(shards)]
-        ids = [clip for record in records for clip in record.ids]
-        if len(ids) != clips or any(len(record.ids) != self.shard_clips for record in records[:-1]):
-            raise ValueError(f"{self.path}: {len(ids)} clips in {shards} shards of {self.shard_clips}, but {clips} were promised")
-        if len(set(ids)) != len(ids):
-            raise ValueError(f"{self.path}: {len(ids) - len(set(ids))} clip ids occur twice")
-        _write_metadata(self.path, self.arrays, self.shard_clips, clips)
-        write_json(self.path / SPEC, {**read_json(self.path / SPEC), "clips": clips})
-        self.__init__(self.path)  # type: ignore[misc]
+        expected = -(-clips // self.shard_clips)
+        self._records.clear()
+        done = self.done()
+        if missing := sorted(set(range(expected)) - done):
+            raise ValueError(f"{self.path}: shards {_few(missing)} of {expected} are missing; run its stage again")
+        if surplus := sorted(done - set(range(expected))):
+            raise ValueError(f"{self.path}: {clips} clips fill {expected} shards, but {_few(surplus)} exist; delete the store")
+        owner: dict[str, int] = {}
+        for shard in range(expected):
+            record, size = self._record(shard), min(self.shard_clips, clips - shard * self.shard_clips)
+            if len(record.ids) != size:
+                raise ValueError(f"{self.path}: shard {shard} of {clips} clips must hold {size}, but holds {len(record.ids)}")
+            for clip in record.ids:
+                if owner.setdefault(clip, shard) != shard:
+                    raise ValueError(f"{self.path}: clip id {clip} is in shards {owner[clip]} and {shard}; ids must be unique")
+        self._clips, self._all_ids = clips, None
+        layout = {**_require_layout(self.path), "clips": clips, "digest": self.digest}
+        for name, content in sorted(_metadata(layout).items(), reverse=True):  # the group's own file last: it says finished
+            _put(self.path / name, content)
 
-    def load(self, rows: Sequence[int], names: Sequence[str] | None = None) -> Arrays:
-        """Raw arrays of these rows, stacked."""
-        if wrong := [row for row in rows if not 0 <= row < len(self)]:
-            raise IndexError(f"{self.path}: rows {wrong} are outside 0..{len(self) - 1}")
-        return {name: np.stack([self._readers[name].read(row) for row in rows]) for name in names or self.arrays}
+    def load(self, rows: Sequence[int]) -> dict[str, NDArray[Any]]:
+        """Every array at these rows, (len(rows), *shape), in this order; repeats allowed.
+
+        Raises:
+            ValueError: for a row the store does not have, a shard without a record, or damaged bytes.
+        """
+        return self._load(rows, self.arrays)
 
     def read(self, rows: Sequence[int]) -> ClipBatch:
-        """Clips with frames (B, T, C, H, W) in [-1, 1] and, as their condition, their masks."""
-        loaded = self.load(rows)
-        frames = to_float(torch.from_numpy(loaded["frames"]).movedim(-1, 2))
-        ids = tuple(self.ids[row] for row in rows)
-        return ClipBatch(ids, frames, Condition(ids, torch.from_numpy(loaded["masks"])))
+        """Clips for training: frames (B, T, C, H, W) float32 in [-1, 1]; a store without masks gives all-unknown ones."""
+        loaded = self._load(rows, self.arrays)
+        frames = torch.from_numpy(loaded["frames"]).movedim(-1, 2).contiguous()
+        ids = self._ids(rows)
+        if "masks" in loaded:
+            masks = torch.from_numpy(loaded["masks"])
+        else:
+            masks = torch.full((*frames.shape[:2], *frames.shape[3:]), UNKNOWN, dtype=torch.uint8)
+        return ClipBatch(ids, to_float(frames), Condition(ids, masks))
 
     def conditions(self, rows: Sequence[int]) -> Condition:
-        """Masks only."""
-        return Condition(tuple(self.ids[row] for row in rows), torch.from_numpy(self.load(rows, ["masks"])["masks"]))
+        """Masks only, (B, T, H, W) uint8, under the ids of their clips (or of a condition bank's conditions)."""
+        return Condition(self._ids(rows), torch.from_numpy(self._load(rows, ["masks"])["masks"]))
 
     def subset(self, rows: Sequence[int]) -> Subset:
+        """These rows as a `models.clip.ClipSource` of their own."""
         return Subset(self, rows)
+
+    def _load(self, rows: Sequence[int], names: Sequence[str] | Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+        wanted = [int(row) for row in rows]
+        for row in set(wanted):
+            if row < 0 or row % self.shard_clips >= len(self._record(row // self.shard_clips).ids):
+                raise ValueError(f"{self.path}: has no row {row}")
+        return {name: self._readers[name].read(wanted) for name in names}
+
+    def _ids(self, rows: Sequence[int]) -> tuple[str, ...]:
+        return tuple(self._record(row // self.shard_clips).ids[row % self.shard_clips] for row in map(int, rows))
+
+    def _record(self, shard: int) -> ShardRecord:
+        """The shard's commit record, read once; ValueError if it has none that counts."""
+        if shard not in self._records:
+            self._records[shard] = commits.read_record(self.path, shard, self.fingerprint)
+        return self._records[shard]
+
+    def _finished_records(self) -> list[ShardRecord]:
+        if self._clips is None:
+            raise ValueError(f"{self.path}: is not finished; its ids are known once every shard is written")
+        return [self._record(shard) for shard in range(-(-self._clips // self.shard_clips))]
+
+    def _exists(self, shard: int) -> bool:
+        """Whether this shard counts; cheap, as its bytes are not hashed."""
+        try:
+            self._record(shard)
+            for reader in self._readers.values():
+                reader.check(shard)
+        except ValueError:
+            return False
+        return True
+
+    def _check_shard(self, shard: int, ids: Sequence[str], arrays: Arrays) -> None:
+        if shard < 0 or not 0 < len(ids) <= self.shard_clips:
+            raise ValueError(f"{self.path}: shard {shard} of {len(ids)} clips; count from 0, hold 1 to {self.shard_clips}")
+        if len(set(ids)) != len(ids):
+            raise ValueError(f"{self.path}: shard {shard} has a clip id twice; ids must be unique")
+        if set(arrays) != set(self.arrays):
+            raise ValueError(f"{self.path}: arrays are {sorted(arrays)}, but the store has {sorted(self.arrays)}")
+        for name, spec in self.arrays.items():
+            values, shape = arrays[name], (len(ids), *spec.shape)
+            if values.shape != shape or values.dtype.name != spec.dtype:
+                raise ValueError(f"{self.path}: {name} is {values.dtype.name} {values.shape}, but must be {spec.dtype} {shape}")
 
 
 class Subset:
-    """Some rows of a store, as a `models.clip.ClipSource`."""
+    """Some rows of a store, in a given order, as a `models.clip.ClipSource`."""
 
     def __init__(self, store: ClipStore, rows: Sequence[int]) -> None:
-        self._store, self._rows = store, list(rows)
-        self.ids = tuple(store.ids[row] for row in self._rows)
+        self._store, self._rows = store, [int(row) for row in rows]
+        ids = store.ids
+        if outside := [row for row in self._rows if not 0 <= row < len(ids)]:
+            raise ValueError(f"{store.path}: has no rows {_few(outside)}")
+        self.ids = tuple(ids[row] for row in self._rows)
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self.ids)
 
     def read(self, rows: Sequence[int]) -> ClipBatch:
         return self._store.read([self._rows[row] for row in rows])
 
 
-def _shard_key(shard: int, dims: int) -> str:
-    return "/".join(["c", str(shard), *["0"] * dims])
+def verify(path: Path) -> list[str]:
+    """Recompute every checksum of a store: metadata, records, files and, decoded, every clip.
+
+    Returns:
+        One line for each thing that is broken, naming file, shard or clip; [] when the store is whole and finished.
+    """
+    try:
+        layout = _require_layout(path)
+        store = ClipStore(path, layout)
+        metadata = _metadata(layout)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return [f"{_METADATA}: describes no clip store: {error}"]
+    changed = [name for name, content in metadata.items() if not _same(path / name, content)]
+    problems = [f"{name}: is missing or not this store's metadata" for name in changed]
+    finished = None if layout["clips"] is None else -(-layout["clips"] // store.shard_clips)
+    if finished is None:
+        problems.append("is not finished; run its stage again, the shards that are done are kept")
+    expected, owner = set(metadata), dict[str, int]()
+    for shard in sorted(commits.recorded_shards(path) | set(range(finished or 0))):
+        expected.add(commits.record_name(shard))
+        try:
+            record = store._record(shard)
+        except ValueError as error:
+            problems.append(f"{commits.record_name(shard)}: {error}")
+            expected |= {reader.path(shard).relative_to(path).as_posix() for reader in store._readers.values()}
+            continue
+        expected |= set(record.files)
+        problems += _shard_problems(store, record)
+        if finished is not None:
+            size = min(store.shard_clips, layout["clips"] - shard * store.shard_clips)
+            if len(record.ids) != size:
+                problems.append(f"{commits.record_name(shard)}: holds {len(record.ids)} clips, but must hold {max(0, size)}")
+        for clip in record.ids:
+            if owner.setdefault(clip, shard) != shard:
+                problems.append(f"clip {clip}: is in shards {owner[clip]} and {shard}")
+    if finished is not None and not problems and layout["digest"] != store.digest:
+        problems.append(f"{_METADATA}: its digest is not that of the commit records")
+    found = {file.relative_to(path).as_posix() for file in path.rglob("*") if not file.is_dir()}
+    return problems + [f"{name}: belongs to no shard" for name in sorted(found - expected)]
 
 
-def _array(store: Any, name: str, spec: ArraySpec, shard_clips: int, clips: int) -> zarr.Array[Any]:
+def _shard_problems(store: ClipStore, record: ShardRecord) -> list[str]:
+    problems = []
+    own = {reader.path(record.shard).relative_to(store.path).as_posix() for reader in store._readers.values()}
+    if set(record.files) != own or len(record.ids) != len(record.digests) or len(set(record.ids)) != len(record.ids):
+        problems.append(f"{commits.record_name(record.shard)}: its files, ids and digests do not fit the store")
+    for name, digest in sorted(record.files.items()):
+        if not (store.path / name).is_file():
+            problems.append(f"{name}: is missing (shard {record.shard})")
+        elif file_digest(store.path / name) != digest:
+            problems.append(f"{name}: its bytes are not those of the commit record (shard {record.shard})")
+    for place, (clip, digest) in enumerate(zip(record.ids, record.digests, strict=False)):
+        try:
+            arrays = store.load([record.shard * store.shard_clips + place])
+        except (ValueError, RuntimeError) as error:  # numcodecs raises RuntimeError for a frame that is not zstd
+            problems.append(f"clip {clip}: {error}")
+            continue
+        if clip_digest({name: values[0] for name, values in arrays.items()}) != digest:
+            problems.append(f"clip {clip}: its pixels are not those of the commit record (shard {record.shard})")
+    return problems
+
+
+def _encode(values: NDArray[Any], spec: ArraySpec, shard_clips: int) -> bytes:
+    """The bytes zarr itself would put into the shard's file; places past the last clip are marked absent in its index."""
+    memory: dict[str, Any] = {}
+    array = _create_array(MemoryStore(memory), None, spec, shard_clips, len(values))
+    array[:] = values
+    (content,) = [value for key, value in memory.items() if key != _METADATA]
+    return bytes(content.to_bytes())
+
+
+def _metadata(layout: Mapping[str, Any]) -> dict[str, bytes]:
+    """Every zarr.json of a store, by name inside it; the group's own first. Lengths are 0 until the store is finished."""
+    memory: dict[str, Any] = {}
+    store = MemoryStore(memory)
+    zarr.create_group(store, attributes=dict(layout))
+    zarr.create_group(store, path=commits.FOLDER)  # or zarr would warn that the folder of the records is none of its own
+    for name, one in layout["arrays"].items():
+        spec = ArraySpec(tuple(one["shape"]), one["dtype"])
+        _create_array(store, name, spec, layout["shard_clips"], layout["clips"] or 0)
+    return {name: bytes(memory[name].to_bytes()) for name in sorted(memory, key=lambda name: (name != _METADATA, name))}
+
+
+def _create_array(store: MemoryStore, name: str | None, spec: ArraySpec, shard_clips: int, clips: int) -> zarr.Array[Any]:
     return zarr.create_array(
-        store, name=name, shape=(clips, *spec.shape), dtype=spec.dtype, chunks=(1, *spec.shape), shards=(shard_clips, *spec.shape),
-        compressors=[ZstdCodec(level=3), Crc32cCodec()], fill_value=0,
+        store,
+        name=name,
+        shape=(clips, *spec.shape),
+        dtype=spec.dtype,
+        chunks=(1, *spec.shape),
+        shards=(shard_clips, *spec.shape),
+        compressors=[ZstdCodec(level=3), Crc32cCodec()],  # without the second a flipped bit decodes to other pixels
+        fill_value=0,
+        chunk_key_encoding={"name": "default", "separator": "."},  # one folder an array, not five a shard
         config={"write_empty_chunks": True},  # or a black clip would leave no trace
     )
 
 
-def _encode(values: NDArray[Any], spec: ArraySpec, shard_clips: int) -> bytes:
-    """The shard's bytes as zarr itself writes them; rows past the end are left out of the shard's index."""
-    memory: dict[str, Any] = {}
-    array = _array(MemoryStore(memory), "one", spec, shard_clips, len(values))
-    array[:] = values
-    return bytes(memory[f"one/{_shard_key(0, len(spec.shape))}"].to_bytes())
-
-
-def _write_metadata(path: Path, arrays: dict[str, ArraySpec], shard_clips: int, clips: int) -> None:
-    memory: dict[str, Any] = {}
-    store = MemoryStore(memory)
-    zarr.create_group(store)
-    for name, spec in sorted(arrays.items()):
-        _array(store, name, spec, shard_clips, clips)
-    for key, value in sorted(memory.items()):
-        atomic_write(path / key, bytes(value.to_bytes()))
-
-
-def _read_record(path: Path, shard: int) -> ShardRecord:
-    file = path / COMMITS / f"{shard:05d}.json"
-    if not file.exists():
-        raise ValueError(f"{file}: shard {shard} has no commit record; run the stage again")
+def _layout(path: Path) -> dict[str, Any] | None:
+    """The store's layout as its group says; None if nothing there can be read as one."""
     try:
-        return ShardRecord(**read_json(file))
-    except TypeError as error:
-        raise ValueError(f"{file}: not a commit record ({error}); delete it and run the stage again") from None
+        layout = read_json(path / _METADATA)["attributes"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    whole = isinstance(layout, dict) and {"arrays", "shard_clips", "fingerprint", "clips", "digest"} <= set(layout)
+    return layout if whole else None
 
 
-def verify(path: Path) -> list[str]:
-    """Recompute every checksum; one line per problem with the file in it, [] when whole."""
-    problems: list[str] = []
-    try:
-        store = ClipStore.open(path)
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        return [f"{error}"]
-    expected = {SPEC, "zarr.json", *(f"{name}/zarr.json" for name in store.arrays)}
-    for record in store._records:
-        expected |= {f"{COMMITS}/{record.shard:05d}.json", *record.files}
-        if record.fingerprint != store.fingerprint:
-            problems.append(f"{COMMITS}/{record.shard:05d}.json: another fingerprint than the store's")
-        for name, digest in sorted(record.files.items()):
-            if not (path / name).is_file():
-                problems.append(f"{name}: missing")
-            elif file_digest(path / name) != digest:
-                problems.append(f"{name}: checksum differs from the commit record")
-        first = record.shard * store.shard_clips
-        for place, (clip, digest) in enumerate(zip(record.ids, record.digests, strict=True)):
-            try:
-                arrays = {name: values[0] for name, values in store.load([first + place]).items()}
-            except (ValueError, RuntimeError) as error:
-                problems.append(f"clip {clip}: {error}")
-                continue
-            if clip_digest(arrays) != digest:
-                problems.append(f"clip {clip}: other pixels than when it was written")
-    if len(set(store.ids)) != len(store.ids):
-        problems.append("clip ids occur twice")
-    problems += _metadata_problems(store)
-    there = {str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()}
-    problems += [f"{name}: belongs to no shard" for name in sorted(there - expected)]
-    return problems
+def _require_layout(path: Path) -> dict[str, Any]:
+    if (layout := _layout(path)) is None:
+        raise ValueError(f"{path}: no clip store here; run the stage that writes it")
+    return layout
 
 
-def _metadata_problems(store: ClipStore) -> list[str]:
-    """zarr.json must be byte for byte what this store's layout gives."""
-    memory: dict[str, Any] = {}
-    memory_store = MemoryStore(memory)
-    zarr.create_group(memory_store)
-    for name, spec in sorted(store.arrays.items()):
-        _array(memory_store, name, spec, store.shard_clips, len(store))
-    return [
-        f"{key}: not this store's metadata"
-        for key, value in sorted(memory.items())
-        if not (store.path / key).is_file() or (store.path / key).read_bytes() != bytes(value.to_bytes())
-    ]
+def _wipe(path: Path) -> None:
+    """Empty the store's folder: records first, so that no moment has a record without its files; its own zarr.json last."""
+    if not path.exists() or not any(path.iterdir()):
+        return
+    if not (path / _METADATA).exists():
+        raise ValueError(f"{path}: holds files but no clip store; choose another folder or empty it")
+    for target in sorted(path.iterdir(), key=lambda child: (child.name == _METADATA, child.name != commits.FOLDER)):
+        if target.is_dir() and not target.is_symlink():
+            shutil.rmtree(target)
+        else:
+            target.unlink()
+        sync(path)
+
+
+def _put(path: Path, content: bytes) -> None:
+    """Write a file unless it has this content already: hard links into DVC's cache stay links."""
+    if not _same(path, content):
+        atomic_write(path, content)
+
+
+def _same(path: Path, content: bytes) -> bool:
+    return path.is_file() and path.read_bytes() == content
+
+
+def _few(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers[:8])) + (", ..." if len(numbers) > 8 else "")

@@ -1,42 +1,68 @@
-"""Parquet tables of dataclass rows, JSON, and the one way a file is written: whole, synced, renamed."""
+"""Files on disk: tables are Parquet, the rest JSON. Each is written whole or not at all; equal rows give equal bytes."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import threading
 import types
-from collections.abc import Sequence
-from dataclasses import asdict, fields
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+PARTIAL = ".partial"
+"""How the name of an unfinished file or folder ends; DVC ignores them, their writers sweep them."""
+
 Row = TypeVar("Row")
-ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+_SCALARS: dict[Any, pa.DataType] = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path`; when the block ends, that file is synced and renamed to `path`.
+
+    Whoever reads `path` sees the old file or the whole new one, also after a kill or a power cut. A hard link at `path`
+    (DVC's cache) is replaced, never written through.
+    """
+    make_folder(path.parent)
+    partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}{PARTIAL}")
+    try:
+        yield partial
+        sync(partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    sync(path.parent)
 
 
 def atomic_write(path: Path, content: bytes) -> None:
-    """Write, sync, rename, sync the folder: after a crash the file is the old one or the new one, whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-    sync_folder(path.parent)
+    """Write a whole file by temporary name, fsync and rename; missing folders are made."""
+    with atomic_path(path) as partial:
+        partial.write_bytes(content)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make renames in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """fsync one file or folder."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def make_folder(path: Path) -> None:
+    """`mkdir -p` whose new folders survive a power cut."""
+    if not path.is_dir():
+        make_folder(path.parent)
+        path.mkdir(exist_ok=True)
+        sync(path.parent)
 
 
 def file_digest(path: Path) -> str:
@@ -46,52 +72,139 @@ def file_digest(path: Path) -> str:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Sorted keys, no NaN, newline at the end."""
-    atomic_write(path, (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
+    """Sorted keys, two spaces, a newline at the end, UTF-8.
+
+    Raises:
+        ValueError: for a NaN or an infinity (write null), or a value that is not plain JSON.
+    """
+    try:
+        text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: not JSON: {error}; use plain values, and null where there is no number") from None
+    atomic_write(path, f"{text}\n".encode())
 
 
 def read_json(path: Path) -> Any:
-    """Raises ValueError naming the file if it is not JSON."""
+    """The value in a JSON file.
+
+    Raises:
+        ValueError: naming the file, if it is missing or not JSON.
+    """
     try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not JSON ({error}); delete it and run the stage again") from None
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file; run the stage that makes it") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not JSON ({error}); delete it and run its stage again") from None
 
 
-def schema(cls: type[Any]) -> pa.Schema:
-    """The Arrow schema of a dataclass of str, int, float, bool, Literal, lists and optionals of these."""
+def write_sealed(path: Path, value: dict[str, Any]) -> None:
+    """`write_json` with one more key, `checksum`, so that any flipped bit is noticed by `read_sealed`."""
+    write_json(path, {**value, "checksum": _checksum(value)})
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """What `write_sealed` wrote, without the checksum.
+
+    Raises:
+        ValueError: naming the file, if it is missing, not JSON, or was changed since.
+    """
+    value = read_json(path)
+    if not isinstance(value, dict) or value.pop("checksum", None) != _checksum(value):
+        raise ValueError(f"{path}: its checksum does not match its content; delete it and run its stage again")
+    return value
+
+
+def _checksum(value: dict[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def schema_of(cls: type) -> pa.Schema:
+    """Arrow schema of a dataclass: str, int, float, bool, Literal of strings, `X | None` and `list[X]` of those.
+
+    Raises:
+        ValueError: naming the field whose type has no column type.
+    """
     hints = get_type_hints(cls)
-    return pa.schema([_field(field.name, hints[field.name]) for field in fields(cls)])
-
-
-def _field(name: str, hint: Any) -> pa.Field:
-    arguments = get_args(hint)
-    if get_origin(hint) in (Union, types.UnionType):
-        return _field(name, next(one for one in arguments if one is not type(None))).with_nullable(True)
-    if get_origin(hint) is list:
-        return pa.field(name, pa.list_(ARROW[arguments[0]]), nullable=False)
-    return pa.field(name, pa.string() if get_origin(hint) is Literal else ARROW[hint], nullable=False)
+    columns = []
+    for field in fields(cls):
+        hint, optional = _without_none(hints[field.name])
+        columns.append(pa.field(field.name, _arrow_type(hint, f"{cls.__name__}.{field.name}"), nullable=optional))
+    return pa.schema(columns)
 
 
 def write_table(path: Path, rows: Sequence[Row], cls: type[Row]) -> None:
-    """Rows of one dataclass as a Parquet file; equal rows give equal bytes."""
-    table = pa.Table.from_pylist([asdict(row) for row in rows], schema=schema(cls))  # type: ignore[call-overload]
+    """Rows of one dataclass as Parquet (zstd), columns in field order; equal rows give equal bytes.
+
+    Raises:
+        ValueError: naming file and column, if a value does not fit its field's type.
+    """
+    schema = schema_of(cls)
+    columns = []
+    for column in schema:
+        try:
+            columns.append(pa.array([getattr(row, column.name) for row in rows], column.type))
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+            raise ValueError(f"{path}: column {column.name} takes {column.type}: {error}") from None
+    table = pa.Table.from_arrays(columns, schema=schema)
+    _check_values(path, table, cls)
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
+    pq.write_table(table, sink, compression="zstd", version="2.6")
     atomic_write(path, sink.getvalue().to_pybytes())
 
 
 def read_table(path: Path, cls: type[Row]) -> list[Row]:
-    """The rows of a Parquet file.
+    """The rows of a table that `write_table` wrote.
 
     Raises:
-        ValueError: if the file is broken or its columns are not those of `cls`.
+        ValueError: naming the file, if it is missing, not Parquet, or has other columns than the dataclass.
     """
+    schema = schema_of(cls)
     try:
-        table = pq.read_table(path)
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{path}: not a Parquet file ({error}); delete it and run the stage again") from None
-    wanted = schema(cls)
-    if table.schema.names != wanted.names:
-        raise ValueError(f"{path}: columns are {table.schema.names}, but {cls.__name__} has {wanted.names}")
-    return [cls(**row) for row in table.to_pylist()]
+        table = pq.ParquetFile(path).read()
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file; run the stage that makes it") from None
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{path}: not a readable Parquet file ({error}); run its stage again") from None
+    if table.schema.remove_metadata() != schema:
+        raise ValueError(f"{path}: columns are {_columns(table.schema)}, but {cls.__name__} has {_columns(schema)}")
+    _check_values(path, table, cls)
+    columns = {name: table.column(name).to_pylist() for name in schema.names}
+    return [cls(**dict(zip(columns, values, strict=True))) for values in zip(*columns.values(), strict=True)]
+
+
+def _check_values(path: Path, table: pa.Table, cls: type) -> None:
+    """Nulls only where the field allows None, and only the listed words where it is a Literal."""
+    hints = get_type_hints(cls)
+    for column in table.schema:
+        values = table.column(column.name)
+        if not column.nullable and values.null_count:
+            raise ValueError(f"{path}: column {column.name} has {values.null_count} nulls, but {cls.__name__} allows none")
+        hint, _ = _without_none(hints[column.name])
+        if get_origin(hint) is Literal:
+            wrong = set(pc.unique(values.drop_null()).to_pylist()) - set(get_args(hint))
+            if wrong:
+                raise ValueError(f"{path}: column {column.name} has {sorted(wrong)}; allowed: {', '.join(get_args(hint))}")
+
+
+def _columns(schema: pa.Schema) -> str:
+    return ", ".join(f"{column.name} {column.type}{'?' if column.nullable else ''}" for column in schema)
+
+
+def _without_none(hint: Any) -> tuple[Any, bool]:
+    """`X | None` -> (X, True); any other type -> (itself, False)."""
+    if get_origin(hint) in (Union, types.UnionType):
+        kept = [arm for arm in get_args(hint) if arm is not type(None)]
+        if len(kept) == 1:
+            return kept[0], True
+    return hint, False
+
+
+def _arrow_type(hint: Any, where: str) -> pa.DataType:
+    if get_origin(hint) is list:
+        return pa.list_(pa.field("element", _arrow_type(get_args(hint)[0], where), nullable=False))
+    if get_origin(hint) is Literal and all(isinstance(word, str) for word in get_args(hint)):
+        return pa.string()
+    if hint not in _SCALARS:
+        raise ValueError(f"{where}: no column type for {hint}; use str, int, float, bool, Literal, list or None of those")
+    return _SCALARS[hint]

@@ -92,7 +92,7 @@ def scene(number: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray
     return light.clip(0, 255).astype(np.uint8)[..., None], masks
 
 
-def _store(path: Path, ids: list[str], frames: np.ndarray, masks: np.ndarray) -> ClipStore:
+def store(path: Path, ids: list[str], frames: np.ndarray, masks: np.ndarray) -> ClipStore:
     arrays = {"frames": ArraySpec(frames.shape[1:], "uint8"), "masks": ArraySpec(masks.shape[1:], "uint8")}
     store = ClipStore.create(path, arrays, 4, "made")
     for shard, start in enumerate(range(0, len(ids), 4)):
@@ -107,7 +107,7 @@ def _prepared(folder: Path, tree: Params, rng: np.random.Generator) -> None:
     frames, masks = (np.stack(one) for one in zip(*clips, strict=True))
     masks[5] = 255  # a training clip that nobody annotated
     ids = [clip_digest({"frames": one, "masks": mask}) for one, mask in zip(frames, masks, strict=True)]
-    _store(folder / "clips.zarr", ids, frames, masks)
+    store(folder / "clips.zarr", ids, frames, masks)
     rows = [
         ClipRecord(clip_id, f"patient{row:02d}", f"{row:064x}", 0, 1, None, row != 5, row, split)  # type: ignore[arg-type]
         for row, (clip_id, split) in enumerate(zip(ids, SPLITS, strict=True))
@@ -134,7 +134,7 @@ def _sampled(data: Path, name: str, tree: Params, rng: np.random.Generator) -> N
     frames = np.where(masks[..., None] == 1, frames // 2, frames).astype(np.uint8)
     ids = [f"{name[:2].encode().hex()}{row:028x}" for row in range(SAMPLED)]
     out = data / "clips" / name
-    store = _store(out / "clips.zarr", ids, frames, masks)
+    made = store(out / "clips.zarr", ids, frames, masks)
     write_json(out / "plan.json", {"kind": "sfvd", "clips": SAMPLED})
     rows = [
         ProvenanceRecord(
@@ -142,7 +142,7 @@ def _sampled(data: Path, name: str, tree: Params, rng: np.random.Generator) -> N
             patients=bank[row % len(bank)].patients, draw=row // len(bank), seed=1000 + row,
             sampling=json.dumps({**tree.samples[name].sampling, "steps": 20}), draws=json.dumps({"gamma": 1.5}), params_digest="p" * 32,
         )
-        for row, (clip_id, digest) in enumerate(zip(ids, store.digests, strict=True))
+        for row, (clip_id, digest) in enumerate(zip(ids, made.digests, strict=True))
     ]
     write_table(out / "provenance.parquet", rows, ProvenanceRecord)
 

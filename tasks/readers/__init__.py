@@ -1,0 +1,66 @@
+"""Readers: files in, volumes of frames and masks out, one module a format.
+
+A module offers `Params` and `sources(location, params) -> list[Source]`, ordered by name. Listing is cheap and opens nothing;
+`Source.read` decodes one file and raises `Quarantined` with a reason when it cannot be used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+
+class Quarantined(ValueError):
+    """This input cannot be used; the message says why. The run goes on without it."""
+
+
+@dataclass(frozen=True)
+class Volume:
+    """One decoded source.
+
+    Attributes:
+        frames: (F, H, W, C) of any real dtype; C is 1 (grey) or 3 (RGB).
+        masks: (F, H, W) uint8 label maps, `models.clip.UNKNOWN` on frames nobody annotated, or None.
+        frame_time_ms: milliseconds between frames where the file says so.
+    """
+
+    frames: NDArray[Any]
+    masks: NDArray[Any] | None = None
+    frame_time_ms: float | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """One input, not yet decoded.
+
+    Attributes:
+        name: path relative to the data set's location; appears in the quarantine only.
+        files: what is decoded; their bytes identify the source.
+        patient, label: as the data set's table or file names say.
+        read: decodes it.
+        key: stands for the bytes of a source that is computed, not stored (the phantom).
+    """
+
+    name: str
+    files: tuple[Path, ...]
+    patient: str
+    label: str | None
+    read: Callable[[], Volume]
+    key: str = ""
+
+    def digest(self) -> str:
+        """sha256 of the files' bytes, in order."""
+        digest = hashlib.sha256(self.key.encode())
+        for file in self.files:
+            with file.open("rb") as opened:
+                while block := opened.read(1 << 20):
+                    digest.update(block)
+        return digest.hexdigest()
+
+    def megabytes(self) -> float:
+        return sum(file.stat().st_size for file in self.files) / 1e6

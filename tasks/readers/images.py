@@ -1,0 +1,98 @@
+"""Folders of pictures: one folder a clip, its pictures in name order the frames; masks under the same relative names."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from pydantic import Field
+
+from models.clip import UNKNOWN
+from tasks.patients import PatientParams, patient_lookup
+from tasks.readers import Quarantined, Source, Volume
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
+MAX_PIXELS = 64_000_000
+
+
+class Params(PatientParams):
+    images: str = Field(".", description="relative to the data set's location; every folder below with pictures in it is a clip")
+    masks: str | None = Field(None, description="a folder of the same shape with mask pictures; frames without one count as not annotated")
+    stills: bool = Field(False, description="every picture is a source of one frame")
+    color: bool = False
+
+
+def sources(location: Path, params: Params) -> list[Source]:
+    root = location / params.images
+    look_up = patient_lookup(location, params)
+    masks = location / params.masks if params.masks else None
+    pictures = sorted(file for file in root.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file()
+                      and (masks is None or masks == root or not file.is_relative_to(masks)))
+    groups: dict[Path, list[Path]] = {}
+    for file in pictures:
+        groups.setdefault(file if params.stills else file.parent, []).append(file)
+    found = []
+    for key, files in groups.items():
+        name = str(key.relative_to(location))
+        patient, label = look_up(name) or ("", None)
+        wanted = [masks / file.relative_to(root) for file in files] if masks else []
+        there = [file for file in wanted if file.is_file()]
+        found.append(Source(name, (*files, *there), patient, label, partial(_read, files, wanted, params.color)))
+    return found
+
+
+def _read(files: list[Path], masks: list[Path], color: bool) -> Volume:
+    frames = [picture(file, "RGB" if color else "L") for file in files]
+    if any(frame.shape != frames[0].shape for frame in frames):
+        raise Quarantined("pictures differ in size")
+    video = np.stack(frames)
+    return Volume(video if color else video[..., None], mask_pictures(masks, video.shape[:3]) if masks else None)
+
+
+def picture(file: Path, mode: str) -> NDArray[np.uint8]:
+    """One decoded picture; Quarantined if it cannot be or is too large."""
+    try:
+        with Image.open(file) as opened:
+            if opened.width * opened.height > MAX_PIXELS:
+                raise Quarantined(f"{file.name} declares {opened.width}x{opened.height} pixels")
+            if opened.mode.startswith("I") and mode == "L":  # 16 bits: PIL's own conversion clips
+                deep = np.asarray(opened, dtype=np.float64)
+                span = max(deep.max() - deep.min(), 1.0)
+                return ((deep - deep.min()) / span * 255).round().astype(np.uint8)
+            return np.asarray(opened.convert(mode))
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        if isinstance(error, Quarantined):
+            raise
+        raise Quarantined(f"{file.name} cannot be read: {error}") from None
+
+
+def mask_pictures(files: list[Path], shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """(F, H, W) labels from one picture a frame; a frame whose picture is missing is UNKNOWN.
+
+    Pictures hold labels 0..K, or 0 and 255 for one class.
+    """
+    if len(files) != shape[0]:
+        raise Quarantined(f"has {shape[0]} frames, but {len(files)} mask pictures")
+    masks = np.full(shape, UNKNOWN, np.uint8)
+    for frame, file in enumerate(files):
+        if not file.is_file():
+            continue
+        labels = picture(file, "L") if _is_grey(file) else picture(file, "P")
+        if labels.shape != shape[1:]:
+            raise Quarantined(f"mask {file.name} is {labels.shape}, its frame is {shape[1:]}")
+        values = np.unique(labels)
+        if values.max() == 255 and len(values) > 2:
+            raise Quarantined(f"mask {file.name} has {len(values)} grey values; give labels 0..K, or 0 and 255")
+        masks[frame] = np.where(labels == 255, 1, labels)
+    return masks
+
+
+def _is_grey(file: Path) -> bool:
+    try:
+        with Image.open(file) as opened:
+            return opened.mode != "P"
+    except (UnidentifiedImageError, OSError) as error:
+        raise Quarantined(f"{file.name} cannot be read: {error}") from None

@@ -1,0 +1,72 @@
+"""NIfTI volumes with masks of the same name: slices become frames."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import nibabel
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from numpy.typing import NDArray
+from pydantic import Field
+
+from tasks.patients import PatientParams, patient_lookup
+from tasks.readers import Quarantined, Source, Volume
+
+
+class Params(PatientParams):
+    """Folders relative to the data set's location."""
+
+    images: str = "images"
+    masks: str | None = Field("labels", description="folder of masks with the images' names; null: no masks")
+    axis: int = Field(2, ge=0, le=2, description="the axis whose slices are frames")
+
+
+def sources(location: Path, params: Params) -> list[Source]:
+    folder = location / params.images
+    look_up = patient_lookup(location, params)
+    found = []
+    for image in sorted([*folder.glob("*.nii"), *folder.glob("*.nii.gz")]):
+        name = str(image.relative_to(location))
+        mask = location / params.masks / image.name if params.masks else None
+        patient, label = look_up(name) or ("", None)
+        files = (image, mask) if mask is not None and mask.exists() else (image,)
+        found.append(Source(name, files, patient, label, partial(_read, image, mask, params.axis)))
+    return found
+
+
+def _read(image: Path, mask: Path | None, axis: int) -> Volume:
+    voxels = _load(image)
+    if voxels.ndim != 3:
+        raise Quarantined(f"has {voxels.ndim} dimensions, a volume has 3")
+    if mask is None:
+        return Volume(_frames(voxels, axis)[..., None])
+    if not mask.exists():
+        raise Quarantined(f"has no mask {mask.name}")
+    labels = _load(mask)
+    if labels.shape != voxels.shape:
+        raise Quarantined(f"mask is {labels.shape}, image is {voxels.shape}")
+    rounded = labels.round()
+    if not np.array_equal(rounded, labels) or labels.min() < 0 or labels.max() > 254:
+        raise Quarantined("mask has values that are not labels 0..254")
+    return Volume(_frames(voxels, axis)[..., None], _frames(rounded.astype(np.uint8), axis))
+
+
+def _load(path: Path) -> NDArray[np.float32]:
+    try:
+        image = nibabel.load(path)
+        size = int(np.prod(image.shape, dtype=np.int64))  # type: ignore[attr-defined]
+        if size > 2**31:
+            raise Quarantined(f"{path.name} declares {size} voxels")
+        return np.asarray(image.dataobj, dtype=np.float32)  # type: ignore[attr-defined]
+    except (ImageFileError, OSError, EOFError, ValueError, ArithmeticError) as error:
+        if isinstance(error, Quarantined):
+            raise
+        raise Quarantined(f"{path.name} cannot be read: {error}") from None
+
+
+def _frames(voxels: NDArray[np.generic], axis: int) -> NDArray[np.generic]:
+    """(X, Y, Z) -> (F, H, W) with the second remaining axis upwards, as radiologists look at it."""
+    planes = np.moveaxis(voxels, axis, 0).transpose(0, 2, 1)
+    return np.ascontiguousarray(planes[:, ::-1])
