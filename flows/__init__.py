@@ -8,10 +8,13 @@ import os
 from pathlib import Path
 
 os.environ.setdefault("PREFECT_HOME", str(Path.cwd() / ".cinefab" / "prefect"))
+Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)  # Prefect makes the last folder only
 for switch, value in {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_CLI_WELCOME_NOTICE": "false",
-    "PREFECT_LOGGING_LEVEL": "WARNING",
+    "PREFECT_LOGGING_LEVEL": "INFO",
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "tasks,models",  # their log lines appear in the UI as well
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # the terminal has progress bars, and one line per error from `main`
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # the first start on an empty database took 23 s
     "DO_NOT_TRACK": "1",
     "DVC_NO_ANALYTICS": "1",

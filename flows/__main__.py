@@ -183,8 +183,10 @@ def resample(clip_id: str, out: Annotated[Path | None, typer.Option(help="pictur
 
 def main() -> None:
     """Run the command line; a wrong parameter ends as one clear line, not as a traceback."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    terminal = logging.StreamHandler()
+    for floor in ("tasks", "models"):  # ours only: Prefect's own lines are in its UI
+        logging.getLogger(floor).setLevel(logging.INFO)
+        logging.getLogger(floor).addHandler(terminal)
     try:
         app()
     except (ValueError, FileNotFoundError) as error:

@@ -21,6 +21,7 @@ from typing import Any
 from prefect import Flow
 from prefect.client.orchestration import get_client
 from prefect.flow_engine import run_flow
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 PARENT = "CINEFAB_PARENT_TASK_RUN"
 """Environment variable by which the factory flow tells the stages DVC starts who their parent is."""
@@ -38,10 +39,11 @@ def server() -> Iterator[str]:
     url = f"http://127.0.0.1:{port}/api"
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    os.environ["PREFECT_API_URL"] = url
+    os.environ["PREFECT_API_URL"] = url  # for the stages' processes; this one has read its settings already
     try:
         _wait(url, process)
-        yield url
+        with temporary_settings({PREFECT_API_URL: url}):
+            yield url
     finally:
         del os.environ["PREFECT_API_URL"]
         process.terminate()

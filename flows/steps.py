@@ -30,6 +30,10 @@ for _device in visible_devices():
     _devices.put(_device)
 
 
+class StageFailedError(ValueError):
+    """A stage that DVC started failed and has said why."""
+
+
 @contextmanager
 def device() -> Iterator[str]:
     """One device to oneself; the next task waits for it. An in-process queue: Prefect's global limits cost seconds a task."""
@@ -67,4 +71,4 @@ def dvc_repro(targets: list[str]) -> None:
         typer.echo(line.rstrip())
         logger.info(line.rstrip())
     if status := process.wait():
-        raise RuntimeError(f"{' '.join(command)} ended with status {status}; the stage's own message is above")
+        raise StageFailedError(f"{' '.join(command)} ended with status {status}; the stage's own message is above")

@@ -37,11 +37,11 @@ class Ranges:
     shift: float = 0.08
     elastic: float = 0.025
     elastic_points: int = 5
-    gamma: float = 0.35
-    contrast: float = 0.25
-    brightness: float = 0.08
-    shading: float = 0.1
-    noise: float = 0.04
+    gamma: float = 0.2
+    contrast: float = 0.15
+    brightness: float = 0.05
+    shading: float = 0.06
+    noise: float = 0.02
 
 
 DEFAULT = Ranges()

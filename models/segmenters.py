@@ -28,7 +28,7 @@ class Segmenter(ModelMixin, ConfigMixin):
         filters: DynUNet's channels by level. V-Net's are fixed; SwinUNETR takes the multiple of 12 below the first.
 
     Raises:
-        ValueError: for another kind, no class, or fewer than two levels of DynUNet.
+        ValueError: for another kind, no class, or fewer than three levels of DynUNet.
     """
 
     config_name = "config.json"  # type: ignore[assignment]
@@ -38,7 +38,7 @@ class Segmenter(ModelMixin, ConfigMixin):
                  filters: Sequence[int] = (16, 32, 64)) -> None:
         super().__init__()
         if classes < 1:
-            raise ValueError(f"classes: {classes}, but a segmenter needs at least 1; name the data set's mask values in `classes`")
+            raise ValueError(f"classes: {classes}, but a segmenter needs one or more; name the mask values in `classes`")
         self.dims, self._spare_channels = dims, 0
         if kind == "dynunet":
             self.net, self._multiple = _dynunet(dims, channels, classes + 1, filters), (1, 2 ** (len(filters) - 1))
@@ -72,12 +72,25 @@ def _padding(size: int, multiple: int, least: int = 0) -> tuple[int, int]:
 def _dynunet(dims: int, channels: int, out: int, filters: Sequence[int]) -> nn.Module:
     from monai.networks.nets import DynUNet
 
-    if len(filters) < 2:
-        raise ValueError(f"filters: {list(filters)}, but DynUNet needs one entry for each of at least 2 levels")
+    class InPlace(DynUNet):
+        """MONAI's own assigns what `nn.init` returns; inside `from_pretrained` that is None, and the weights were lost."""
+
+        @staticmethod
+        def initialize_weights(module: nn.Module) -> None:
+            if isinstance(module, nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.ConvTranspose3d):
+                nn.init.kaiming_normal_(module.weight, a=0.01)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    if len(filters) < 3:
+        raise ValueError(f"filters: {list(filters)}, but DynUNet has 3 levels or more; give one number for each")
     # halving T with H and W would leave short clips one frame deep: only space is strided, as nnU-Net does for thin volumes
     halved = 2 if dims == 2 else (1, 2, 2)
     strides: Sequence[Sequence[int] | int] = [1] + [halved] * (len(filters) - 1)
-    net: nn.Module = DynUNet(dims, channels, out, [3] * len(filters), strides, strides[1:], filters=list(filters))
+    net: nn.Module = InPlace(dims, channels, out, [3] * len(filters), strides, strides[1:], filters=list(filters))
+    # DynUNet registers each block a second time inside `skip_layers`, the ones it runs: safetensors refuses shared weights
+    for twice in ("input_block", "downsamples", "bottleneck", "upsamples"):
+        delattr(net, twice)
     return net
 
 

@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from diffusers.training_utils import EMAModel
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
@@ -22,6 +23,9 @@ from models.seeding import derive_seed, generator
 
 Loss = Callable[[nn.Module, torch.Generator], Tensor]
 """(net, rng) -> scalar loss of one step; draws its own batch from rng."""
+
+LOOK_EVERY = 10
+"""Steps between looks at the loss. Looking waits for the GPU, which otherwise works while the next batch is read."""
 
 
 class TrainParams(BaseModel):
@@ -40,7 +44,7 @@ class TrainParams(BaseModel):
     cosine: bool = False
     ema_decay: float = Field(0.9999, ge=0, lt=1)
     grad_clip: float = Field(1.0, gt=0)
-    precision: Literal["no", "bf16", "fp16"] = "no"
+    precision: Literal["no", "bf16"] = "no"
     save_every: int = Field(200, gt=0)
 
 
@@ -62,7 +66,7 @@ class StateHook(Protocol):
 
 
 class DivergedError(ValueError):
-    """The loss stopped being a number or left its early level by orders of magnitude."""
+    """The loss or a weight stopped being a number, or the loss left its early level by orders of magnitude."""
 
 
 def fit(net: nn.Module, loss: Loss, params: TrainParams, *, phase: str, seed: int, hook: StateHook) -> list[float]:
@@ -79,14 +83,18 @@ def fit(net: nn.Module, loss: Loss, params: TrainParams, *, phase: str, seed: in
         The loss of every step, those before a resumption included.
 
     Raises:
-        DivergedError: at the first non-finite loss, or when the mean of 20 losses exceeds 100 times that of the first 20.
+        DivergedError: at most 10 steps after the first non-finite loss, or when the mean of 20 losses exceeds 100 times that of
+            the first 20; and before a state with a non-finite weight would be saved.
     """
+    # accelerate keeps the first precision of a process for good, but each phase has its own
+    AcceleratorState._reset_state()
     accelerator = Accelerator(mixed_precision=params.precision)
     trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(trained, lr=params.learning_rate, weight_decay=params.weight_decay)
     net.train().to(accelerator.device)
-    ema = EMAModel(trained, decay=params.ema_decay)
+    ema = EMAModel(trained, decay=params.ema_decay, foreach=True)
     losses: list[float] = []
+    unseen: list[Tensor] = []
     if (state := hook.load(phase)) is not None:
         losses = list(state.losses)
         _restore(state, net, optimiser, trained, ema)
@@ -94,7 +102,8 @@ def fit(net: nn.Module, loss: Loss, params: TrainParams, *, phase: str, seed: in
     bar = tqdm(range(len(losses), params.steps), desc=phase, initial=len(losses), total=params.steps, mininterval=2)
     for step in bar:
         step_seed = derive_seed(seed, phase, step)
-        torch.manual_seed(step_seed)  # dropout and the like, which take no generator
+        # dropout and the like take no generator; another seed, lest their numbers be those of the batch
+        torch.manual_seed(derive_seed(step_seed, "global"))
         for group in optimiser.param_groups:
             group["lr"] = params.learning_rate * _rate(step, params)
         with accelerator.autocast():
@@ -104,12 +113,16 @@ def fit(net: nn.Module, loss: Loss, params: TrainParams, *, phase: str, seed: in
         prepared.step()
         prepared.zero_grad()
         ema.step(trained)
-        losses.append(float(value.detach()))
-        _refuse_divergence(losses, phase, params)
-        if step % 10 == 0:
+        unseen.append(value.detach())
+        saving = (step + 1) % params.save_every == 0 or step + 1 == params.steps
+        if saving or len(unseen) == LOOK_EVERY:
+            losses += torch.stack(unseen).tolist()
+            unseen.clear()
+            _refuse_divergence(losses, phase, params)
             bar.set_postfix(loss=f"{sum(losses[-50:]) / len(losses[-50:]):.4f}")
-        if (step + 1) % params.save_every == 0 or step + 1 == params.steps:
-            hook.save(phase, _capture(net, optimiser, trained, ema, losses))
+        if saving:
+            hook.save(phase, _capture(net, optimiser, trained, ema, losses, phase))
+    accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)  # else it would go on computing in bf16 after the fit
     ema.copy_to(trained)
     net.eval().to("cpu")
     return losses
@@ -126,10 +139,10 @@ def _rate(step: int, params: TrainParams) -> float:
 
 
 def _refuse_divergence(losses: list[float], phase: str, params: TrainParams) -> None:
-    last = losses[-1]
     remedy = f"lower learning_rate (now {params.learning_rate}) or raise warmup_steps (now {params.warmup_steps})"
-    if not math.isfinite(last):
-        raise DivergedError(f"{phase}: loss is {last} at step {len(losses) - 1}; {remedy}")
+    for step in range(max(0, len(losses) - LOOK_EVERY), len(losses)):
+        if not math.isfinite(losses[step]):
+            raise DivergedError(f"{phase}: loss is {losses[step]} at step {step}; {remedy}")
     if len(losses) >= 40:
         first, recent = sum(losses[:20]) / 20, sum(losses[-20:]) / 20
         if recent > 100 * max(abs(first), 1e-8):
@@ -137,13 +150,15 @@ def _refuse_divergence(losses: list[float], phase: str, params: TrainParams) -> 
 
 
 def _capture(net: nn.Module, optimiser: torch.optim.Optimizer, trained: list[nn.Parameter], ema: EMAModel,
-             losses: list[float]) -> TrainState:
+             losses: list[float], phase: str) -> TrainState:
+    if not all(bool(parameter.isfinite().all()) for parameter in trained):
+        raise DivergedError(f"{phase}: a weight is no longer a number at step {len(losses) - 1}; lower learning_rate")
     tensors = {f"net.{name}": value for name, value in net.state_dict().items()}
     for number, (parameter, shadow) in enumerate(zip(trained, ema.shadow_params, strict=True)):
         tensors[f"ema.{number}"] = shadow
         for name, value in optimiser.state[parameter].items():
             tensors[f"optimiser.{number}.{name}"] = torch.as_tensor(value)
-    return TrainState(len(losses), {name: value.detach().cpu().clone() for name, value in tensors.items()}, losses)
+    return TrainState(len(losses), {name: value.detach().cpu().clone() for name, value in tensors.items()}, list(losses))
 
 
 def _restore(state: TrainState, net: nn.Module, optimiser: torch.optim.Optimizer, trained: list[nn.Parameter],

@@ -18,12 +18,15 @@ from tasks.records import ClipRecord, Decision, ProvenanceRecord, QuarantineReco
 from tasks.tables import read_json, read_table
 
 POOLED = "pooled"
-COLUMNS = ("dice", "sensitivity", "precision", "hausdorff", "g2re", "r2ge")
+COLUMNS = ("dice", "hausdorff", "g2re", "r2ge", "sensitivity", "precision")
 
 
 @dataclass(frozen=True)
 class SourceAccount:
-    """The prepared data set in numbers. `clips`, `patients` and `annotated` are by split."""
+    """The prepared data set in numbers. `clips`, `patients` and what is annotated of them are by split.
+
+    `sources` are the files (or simulated recordings) found, `used` those that gave a clip.
+    """
 
     quarantined: list[QuarantineRecord]
     clips: dict[str, int]
@@ -31,6 +34,7 @@ class SourceAccount:
     annotated: dict[str, int]
     annotated_patients: dict[str, int]
     sources: int
+    used: int
 
     @property
     def total(self) -> int:
@@ -60,7 +64,8 @@ class FilterAccount:
     @property
     def limits(self) -> list[float]:
         """The numbers in the threshold."""
-        return [float(number) for number in re.findall(r"(?<!\w)-?\d+(?:\.\d+)?(?:e[+-]?\d+)?", self.threshold.replace("..", " "))]
+        spaced = self.threshold.replace("..", " ")
+        return [float(number) for number in re.findall(r"(?<!\w)-?\d+(?:\.\d+)?(?:e[+-]?\d+)?", spaced)]
 
     @property
     def score_only(self) -> bool:
@@ -98,6 +103,7 @@ class BenchmarkAccount:
 def read_sources(prepared: Path) -> SourceAccount:
     records = read_table(prepared / "manifest.parquet", ClipRecord)
     refused = prepared / "quarantine.parquet"
+    summary = read_json(prepared / "summary.json")
     by_split = {split: [record for record in records if record.split == split] for split in ("train", "val", "test")}
     marked = {split: [record for record in found if record.annotated] for split, found in by_split.items()}
     return SourceAccount(
@@ -106,7 +112,8 @@ def read_sources(prepared: Path) -> SourceAccount:
         patients={split: len({record.patient for record in found}) for split, found in by_split.items()},
         annotated={split: len(found) for split, found in marked.items()},
         annotated_patients={split: len({record.patient for record in found}) for split, found in marked.items()},
-        sources=len({record.source for record in records}),
+        sources=summary["sources"],
+        used=summary["sources_used"],
     )
 
 
@@ -152,8 +159,9 @@ def interval(cell: dict[str, Any] | None, digits: int = 3, sign: str = "", value
     if cell is None or cell.get(value) is None:
         return "n/a"
     low, high = (cell.get(end) for end in ("low", "high"))
-    middle = f"{cell[value]:{sign}.{digits}f}"
-    return middle if low is None or high is None else f"{middle} [{low:{sign}.{digits}f}, {high:{sign}.{digits}f}]"
+    form = f"{sign}z.{digits}f"  # z: no negative zero
+    middle = f"{cell[value]:{form}}"
+    return middle if low is None or high is None else f"{middle} [{low:{form}}, {high:{form}}]"
 
 
 def p_value(p: float | None) -> str:

@@ -1,7 +1,7 @@
 """Every arm, network and seed of the benchmark, each done once, and what they say together.
 
 A run is its rows (`runs/<arm>/<network>/<seed>.parquet`) and, written after them, its record (`.json`) with the fingerprint
-of what went in. A run without a record, with another fingerprint or with other rows than the record's is made again.
+of what went in. A run without a whole record, with another fingerprint or with other rows than the record's is made again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tasks.metrics.segmentation import MEAN
 from tasks.params import BenchmarkParams
 from tasks.records import EvaluationRecord
 from tasks.store import ClipStore
-from tasks.tables import atomic_write, file_digest, read_json, read_table, write_json, write_table
+from tasks.tables import atomic_write, file_digest, read_sealed, read_table, write_json, write_sealed, write_table
 
 CURVE_POINTS = 100
 """Points of a run's curve: longer runs are averaged over equal windows."""
@@ -68,7 +68,7 @@ def run_one(run: Run, benchmark: BenchmarkParams, prepared: Path, clips: Path, d
         whole = np.array([row.dice for row in outcome.rows if row.label == MEAN])
         facts = {"arm": run.arm, "network": run.network, "seed": run.seed, "dice": float(whole.mean()), **outcome.facts}
         record = {"fingerprint": mark, "rows": file_digest(rows_path), "losses": outcome.losses, "facts": facts}
-        write_json(record_path, record)
+        write_sealed(record_path, record)
     return dict(record["facts"])
 
 
@@ -105,10 +105,13 @@ def _paths(out: Path, run: Run) -> tuple[Path, Path]:
 
 
 def _record(rows_path: Path, record_path: Path) -> dict[str, Any] | None:
-    """The run's record, if its rows are those it was written for."""
+    """The run's record, if it is whole and its rows are those it was written for."""
     if not (record_path.exists() and rows_path.exists()):
         return None
-    record: dict[str, Any] = read_json(record_path)
+    try:
+        record = read_sealed(record_path)
+    except ValueError:
+        return None
     return record if record["rows"] == file_digest(rows_path) else None
 
 

@@ -29,8 +29,9 @@ def histogram(kept: Sequence[float], dropped: Sequence[float], limits: Sequence[
     good, bad = (np.array([value for value in values if np.isfinite(value)]) for values in (kept, dropped))
     both = np.concatenate([good, bad])
     if both.size:
-        spread = float(np.ptp(both)) or 1.0
-        bins = np.linspace(both.min() - 0.02 * spread, both.max() + 0.02 * spread, 25)
+        ends = np.concatenate([both, np.asarray(limits, np.float64)])  # or equal scores far from a threshold are a hair line
+        spread = float(np.ptp(ends)) or 1.0
+        bins = np.linspace(ends.min() - 0.02 * spread, ends.max() + 0.02 * spread, 25)
         names = [f"kept {good.size}", f"dropped {bad.size}"]
         axes.hist([good, bad], bins=bins.tolist(), stacked=True, color=[ACCENT, DROP], label=names)
         for limit in limits:
@@ -55,6 +56,7 @@ def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], alt: s
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     if len(series) > 1:
         axes.legend(frameon=False, fontsize=7.5, labelcolor=INK, loc="upper left", bbox_to_anchor=(0, -0.28), ncols=2)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("step", color=INK)
     axes.set_ylabel("loss", color=INK)
     return _svg(figure, alt)

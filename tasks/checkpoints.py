@@ -35,7 +35,7 @@ NETS = {"UNet2DModel": "diffusers", "AutoencoderKL": "diffusers", "Segmenter": "
 _CONFIG = "config.json"
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
 _LOSSES = "losses.csv"
-_KEPT = {".state", ".gitignore"}  # what others keep in the checkpoint's folder
+_STATES = ".state"
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, fingerprint: str, trained_on: Mapping[str, Any]) -> str:
@@ -72,7 +72,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, fingerprint: str, t
     (folder / RECORD).unlink(missing_ok=True)
     sync(folder)
     for old in folder.iterdir():
-        if old != partial and old.name not in _KEPT:
+        if old != partial and old.name != _STATES:
             shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
     for new in sorted(partial.iterdir(), key=lambda path: (path.name == RECORD, path.name)):
         if new.name == RECORD:
@@ -115,7 +115,7 @@ class FolderStates:
     """Training states in a folder, one safetensors file a phase: a `models.trainer.StateHook`.
 
     Args:
-        folder: not among a checkpoint's own files; `<checkpoint>/.state`.
+        folder: `<checkpoint>/.state`, the only name `save_checkpoint` leaves alone.
         fingerprint: of the whole training; a state of another one is removed when met.
     """
 
@@ -133,11 +133,12 @@ class FolderStates:
             tensors = load_file(path)
         except (SafetensorError, KeyError, json.JSONDecodeError):
             stored, tensors = {}, {}
-        if stored.get("checksum") != _state_checksum(self._fingerprint, phase, tensors):
+        step = stored.get("step")
+        if stored.get("checksum") != _state_checksum([self._fingerprint, phase, step], tensors):
             path.unlink()
             return None
         losses: list[float] = tensors.pop("losses").tolist()
-        return TrainState(len(losses), {name.removeprefix("tensor."): value for name, value in tensors.items()}, losses)
+        return TrainState(step, {name.removeprefix("tensor."): value for name, value in tensors.items()}, losses)
 
     def save(self, phase: str, state: TrainState) -> None:
         """Replace the phase's state, atomically."""
@@ -146,8 +147,9 @@ class FolderStates:
         make_folder(self._folder)
         for partial in self._folder.glob(f"*{PARTIAL}"):
             partial.unlink()  # of a killed run; a training has one writer
+        checksum = _state_checksum([self._fingerprint, phase, state.step], tensors)
         with atomic_path(self._path(phase)) as path:
-            save_file(tensors, path, {"state": json.dumps({"checksum": _state_checksum(self._fingerprint, phase, tensors)})})
+            save_file(tensors, path, {"state": json.dumps({"step": state.step, "checksum": checksum})})
 
     def clear(self) -> None:
         """Remove every state: the checkpoint they led to is there."""
@@ -161,8 +163,8 @@ class FolderStates:
 
 def _save_net(folder: Path, name: str, net: nn.Module) -> None:
     if not isinstance(net, ModelMixin) or type(net).__name__ not in NETS:
-        raise ValueError(f"nets.{name}: class {type(net).__name__} is not one a checkpoint may name; choose one of {', '.join(NETS)}")
-    net.save_pretrained(folder, max_shard_size="1TB")  # one file, whatever its size
+        raise ValueError(f"nets.{name}: class {type(net).__name__} cannot be loaded again; use one of {', '.join(NETS)}")
+    net.save_pretrained(folder, max_shard_size="1TB")  # type: ignore[operator]  # one file, whatever its size
     config = folder / _CONFIG
     kept = {key: value for key, value in read_json(config).items() if key != "_name_or_path"}  # where it once was loaded from
     config.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n")
@@ -171,9 +173,10 @@ def _save_net(folder: Path, name: str, net: nn.Module) -> None:
 def _load_net(folder: Path, kind: str) -> nn.Module:
     """Not `from_pretrained`: that only warns of missing weights and leaves them random."""
     if kind not in NETS:
-        raise ValueError(f"{folder.parent / RECORD}: class {kind!r} is not one a checkpoint may name; choose one of {', '.join(NETS)}")
+        raise ValueError(f"{folder.parent / RECORD}: class {kind!r} is not one a checkpoint may name: {', '.join(NETS)}")
     config = {key: value for key, value in read_json(folder / _CONFIG).items() if not key.startswith("_")}
-    net: nn.Module = getattr(importlib.import_module(NETS[kind]), kind).from_config(config)
+    with torch.random.fork_rng(devices=[]):  # the initial weights it draws are not used; the caller's numbers stay its own
+        net: nn.Module = getattr(importlib.import_module(NETS[kind]), kind).from_config(config)
     try:
         net.load_state_dict(load_file(folder / _WEIGHTS))
     except RuntimeError as error:
@@ -230,8 +233,8 @@ def _read_losses(path: Path) -> dict[str, list[float]]:
     return losses
 
 
-def _state_checksum(fingerprint: str, phase: str, tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.blake2b(json.dumps([fingerprint, phase]).encode(), digest_size=16)
+def _state_checksum(words: list[Any], tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.blake2b(json.dumps(words).encode(), digest_size=16)
     for name, value in sorted(tensors.items()):
         digest.update(json.dumps([name, str(value.dtype), list(value.shape)]).encode())
         digest.update(value.reshape(-1).view(torch.uint8).numpy().data)

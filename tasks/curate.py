@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import shutil
 from collections import Counter
@@ -24,6 +25,8 @@ from tasks.params import Entry
 from tasks.records import Decision, PlanRecord, ScoreRecord
 from tasks.store import ClipStore
 from tasks.tables import atomic_write, read_table, write_json, write_table
+
+logger = logging.getLogger(__name__)
 
 EVIDENCE = ".evidence"
 
@@ -49,34 +52,39 @@ def score_shard(clips: Path, shard: int, name: str, entry: Entry, critics: Path,
 def run_chain(clips: Path, filters: Mapping[str, Entry], critics: Path, out: Path) -> dict[str, Any]:
     """Write scores.parquet, decisions.parquet and summary.json from the evidence; returns the summary.
 
-    A filter with `score_only` keeps every candidate and says what it would have dropped.
+    A filter with `score_only` keeps every candidate and says what it would have dropped. The summary counts the clips
+    into and out of every filter and of each condition; a filter that takes the last clip of a condition is warned of.
 
     Raises:
-        ValueError: if a shard has not been scored.
+        ValueError: if a shard has not been scored, or the plan is not of these clips.
     """
     store = ClipStore.open(clips / "clips.zarr")
     plan = read_table(clips / "plan.parquet", PlanRecord)
-    groups = tuple(record.condition_id for record in plan)
+    if tuple(record.clip_id for record in plan) != store.ids:
+        raise ValueError(f"{clips}: plan.parquet does not list the clips of clips.zarr; sample the set again")
+    group = {record.clip_id: record.condition_id for record in plan}
     alive = list(store.ids)
     scores: list[ScoreRecord] = []
     decisions: list[Decision] = []
-    steps = []
-    for name, entry in filters.items():
-        made, would_drop = _decide(name, entry, store, groups, alive, critics, out)
+    steps: dict[str, dict[str, Any]] = {}
+    for number, (name, entry) in enumerate(filters.items(), 1):
+        made, would_drop = _decide(name, entry, store, tuple(group.values()), alive, critics, out)
         decisions += made
         scores += [ScoreRecord(one.clip_id, name, one.score) for one in made]
         survivors = [one.clip_id for one in made if one.keep]
-        steps.append({"filter": name, "kind": entry["kind"], "in": len(alive), "out": len(survivors), "would_drop": would_drop,
-                      "threshold": made[0].threshold if made else "none"})
+        emptied = sorted({group[clip] for clip in alive} - {group[clip] for clip in survivors})
+        if emptied:
+            logger.warning("filter %s leaves %d conditions without a clip: %s", name, len(emptied), ", ".join(emptied[:5]))
+        steps[name] = {"step": number, "kind": entry["kind"], "in": len(alive), "out": len(survivors), "would_drop": would_drop,
+                       "threshold": made[0].threshold if made else "none", "conditions_emptied": emptied}
         alive = survivors
-    kept = set(alive)
-    left = Counter(group for clip, group in zip(store.ids, groups, strict=True) if clip in kept)
+    asked, left = Counter(group.values()), Counter(group[clip] for clip in alive)
     summary = {
         "clips": len(store),
         "accepted": len(alive),
         "filters": steps,
-        "conditions": len(set(groups)),
-        "conditions_emptied": len(set(groups) - set(left)),
+        "conditions": {one: {"in": asked[one], "out": left[one]} for one in asked},
+        "conditions_emptied": len(asked) - len(left),
     }
     write_table(out / "scores.parquet", scores, ScoreRecord)
     write_table(out / "decisions.parquet", decisions, Decision)
@@ -103,8 +111,9 @@ def _decide(name: str, entry: Entry, store: ClipStore, groups: tuple[str, ...], 
     made = _filter(entry, critics).decide(Evidence(store.ids, groups, torch.cat(parts)), alive)
     made = [replace(one, filter=name) for one in made]
     would_drop = sum(not one.keep for one in made)
-    if entry.get("score_only"):
-        made = [one if one.keep else replace(one, keep=True, reason=f"score only; would be dropped: {one.reason}") for one in made]
+    if plugin.params("tasks.filters", entry).score_only:
+        made = [one if one.keep else replace(one, keep=True, reason=f"score only (would be dropped: {one.reason})")
+                for one in made]
     return made, would_drop
 
 

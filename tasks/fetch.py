@@ -1,83 +1,88 @@
-"""Real data sets from their owners. Nothing of them is ever committed or shipped."""
+"""Real data from its owners: the hippocampus task of the Medical Segmentation Decathlon, downloaded or copied, then checked."""
 
 from __future__ import annotations
 
-import logging
 import shutil
 import tempfile
 from pathlib import Path
-from urllib.error import URLError
 
-import nibabel
-from nibabel.filebasedimages import ImageFileError
+import numpy as np
 
-logger = logging.getLogger(__name__)
-LAYOUTS = (("images", "labels"), ("imagesTr", "labelsTr"))
+from tasks.readers import QuarantinedError, nifti
+from tasks.tables import make_folder
+
+TASK = "Task04_Hippocampus"
+LABELS = 2
+"""Anterior and posterior."""
 
 
 def fetch_hippocampus(target: Path, copy_from: Path | None = None) -> str:
-    """Medical Segmentation Decathlon Task04 (260 T1 MRI crops with masks, CC BY-SA 4.0) into target/images and target/labels.
+    """260 volumes with masks into `target`/images and `target`/labels; real copies, every pair opened. Says what is there.
+
+    Without `copy_from`, what `target` already holds is checked and kept; else MONAI downloads the archive (28 MB, CC BY-SA 4.0)
+    and compares its MD5.
 
     Args:
-        target: written whole or not at all.
-        copy_from: a folder with images/ and labels/, or imagesTr/ and labelsTr/; without it MONAI downloads the archive and
-            checks its MD5.
-
-    Returns:
-        One line saying how many pairs there are.
+        copy_from: a folder with images/ and labels/, or with imagesTr/ and labelsTr/ as the archive has them.
 
     Raises:
-        ValueError: if the folder has another layout, or the download fails.
+        ValueError: if there is no network, the archive is not the owners', or a volume or its mask is missing or broken.
     """
-    with tempfile.TemporaryDirectory(dir=_made(target.parent)) as scratch:
+    if copy_from is None and (target / "images").is_dir():
+        return f"{target} holds {_check(target / 'images', target / 'labels')} volumes with masks already"
+    make_folder(target.parent)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as scratch:
         source = copy_from if copy_from is not None else _download(Path(scratch))
-        pairs = _pairs(source)
-        partial = Path(scratch) / "partial"
-        for folder in ("images", "labels"):
-            (partial / folder).mkdir(parents=True)
-        for image, mask in pairs:
-            shutil.copyfile(image, partial / "images" / image.name)
-            shutil.copyfile(mask, partial / "labels" / mask.name)
-        shutil.rmtree(target, ignore_errors=True)
-        partial.rename(target)
-    return f"{target}: {len(pairs)} volumes with masks"
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+        images, labels = _folders(source)
+        count = _check(images, labels)
+        made = Path(scratch) / "made"
+        for folder, name in ((images, "images"), (labels, "labels")):
+            (made / name).mkdir(parents=True)
+            for file in _volumes(folder):
+                shutil.copyfile(folder / file, made / name / file)
+        if target.exists():
+            target.rename(Path(scratch) / "old")
+        made.rename(target)
+    return f"{target} holds {count} volumes with masks"
 
 
 def _download(scratch: Path) -> Path:
-    from monai.apps import DecathlonDataset
-    from monai.apps.utils import download_and_extract
+    from monai.apps.datasets import DecathlonDataset
+    from monai.apps.utils import HashCheckError, download_and_extract
 
-    task = "Task04_Hippocampus"
+    url, remedy = DecathlonDataset.resource[TASK], "or give a copy on disk: cinefab data hippocampus --from FOLDER"
     try:
-        download_and_extract(DecathlonDataset.resource[task], scratch / f"{task}.tar", scratch, DecathlonDataset.md5[task])
-    except (URLError, OSError, RuntimeError) as error:
-        raise ValueError(f"download of {task} failed ({error}); with a copy on disk: cinefab data hippocampus --from FOLDER") from None
-    return scratch / task
+        download_and_extract(url, scratch / f"{TASK}.tar", scratch, hash_val=DecathlonDataset.md5[TASK], hash_type="md5")
+    except HashCheckError:
+        raise ValueError(f"data hippocampus: the MD5 of {url} is not its owners'; try again later, {remedy}") from None
+    except (OSError, RuntimeError) as error:
+        raise ValueError(f"data hippocampus: {url} cannot be downloaded ({error}); connect to the network, {remedy}") from None
+    return scratch / TASK
 
 
-def _pairs(folder: Path) -> list[tuple[Path, Path]]:
-    """Images and masks of the same name that both open."""
-    for images, masks in LAYOUTS:
-        if (folder / images).is_dir() and (folder / masks).is_dir():
-            found = sorted(path for path in (folder / images).glob("*.nii.gz") if not path.name.startswith("."))
-            pairs = [(image, folder / masks / image.name) for image in found]
-            good = [pair for pair in pairs if pair[1].exists() and _opens(pair[0]) and _opens(pair[1])]
-            if not good:
-                raise ValueError(f"{folder}: no volume with a mask of the same name in {images} and {masks}")
-            if len(good) < len(pairs):
-                logger.warning("%d of %d volumes have no readable mask and were left out", len(pairs) - len(good), len(pairs))
-            return good
-    raise ValueError(f"{folder}: has neither images and labels nor imagesTr and labelsTr; give the folder that holds them")
+def _folders(source: Path) -> tuple[Path, Path]:
+    for images, labels in (("images", "labels"), ("imagesTr", "labelsTr")):
+        if (source / images).is_dir() and (source / labels).is_dir():
+            return source / images, source / labels
+    raise ValueError(f"data hippocampus: {source} has neither images/ with labels/ nor imagesTr/ with labelsTr/; give their folder")
 
 
-def _opens(path: Path) -> bool:
-    try:
-        nibabel.load(path)
-    except (ImageFileError, OSError, EOFError):
-        return False
-    return True
+def _volumes(folder: Path) -> list[str]:
+    return sorted(file.name for file in folder.glob("*.nii.gz") if file.name[0] != ".")  # the archive holds macOS's ._ files
+
+
+def _check(images: Path, labels: Path) -> int:
+    """Open every pair; the number of pairs."""
+    names = _volumes(images)
+    if unpaired := sorted(set(names) ^ set(_volumes(labels))):
+        raise ValueError(f"data hippocampus: {len(unpaired)} files of {images.parent} have no partner, e.g. {unpaired[0]}; copy both")
+    if not names:
+        raise ValueError(f"data hippocampus: {images} holds no *.nii.gz; give the folder of the unpacked archive")
+    for source in nifti.sources(images.parent, nifti.Params.model_validate({"images": images.name, "masks": labels.name})):
+        try:
+            masks = source.read().masks
+        except QuarantinedError as error:
+            raise ValueError(f"data hippocampus: {source.name} {error}; fetch it again") from None
+        if masks is None or np.max(masks, initial=0) > LABELS:
+            raise ValueError(f"data hippocampus: the mask of {source.name} has labels above {LABELS}; this is not {TASK}")
+    return len(names)

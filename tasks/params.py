@@ -149,6 +149,9 @@ class Params(Section):
             plugin.params("tasks.filters", entry)
             if (critic := entry.get("critic")) is not None and critic not in self.critics:
                 raise ValueError(f"filters.{name}.critic: {critic!r} is not among critics: {', '.join(self.critics)}")
+            wanted = plugin.load("tasks.filters", entry["kind"]).CRITIC
+            if critic is not None and (kind := self.critics[critic]["kind"]) != wanted:
+                raise ValueError(f"filters.{name}.critic: {critic!r} is a {kind}, but {entry['kind']} looks through a {wanted}")
         plugin.params("tasks.readers", {"kind": self.dataset.reader, **self.dataset.options})
         for name, arm in self.benchmark.arms.items():
             if arm.synthetic is not None and arm.synthetic not in self.samples:

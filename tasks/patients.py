@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,8 @@ class PatientParams(BaseModel):
     """How to find patient and label; every file reader's Params extends it.
 
     With a table, files it does not list are quarantined. Without one, `patient_pattern`'s group "patient" (and "label", if it
-    has one) is searched in the relative name; with neither, every file is a patient of its own.
+    has one) is searched in the relative name; with neither, every file is a patient of its own, named by a hash of its name, so
+    that names, which may be those of people, stay out of the manifest.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,7 +44,7 @@ def patient_lookup(location: Path, params: PatientParams) -> Callable[[str], tup
     if params.table is not None:
         return _from_table(location / params.table, params)
     if params.patient_pattern is None:
-        return lambda name: (name, None)
+        return lambda name: (hashed(name), None)
     pattern = re.compile(params.patient_pattern)
 
     def search(name: str) -> tuple[str, str | None] | None:
@@ -50,6 +52,11 @@ def patient_lookup(location: Path, params: PatientParams) -> Callable[[str], tup
         return (found["patient"], found.groupdict().get("label")) if found else None
 
     return search
+
+
+def hashed(identity: str) -> str:
+    """16 hex digits that stand for a name or a number nobody downstream should read."""
+    return hashlib.blake2b(identity.encode(), digest_size=8).hexdigest()
 
 
 def _from_table(path: Path, params: PatientParams) -> Callable[[str], tuple[str, str | None] | None]:
@@ -60,7 +67,8 @@ def _from_table(path: Path, params: PatientParams) -> Callable[[str], tuple[str,
     wanted = [params.file_column, params.patient_column, *([params.label_column] if params.label_column else [])]
     if rows and (missing := [column for column in wanted if column not in rows[0]]):
         raise ValueError(f"{path}: has no column {', '.join(missing)}; it has {', '.join(rows[0])}")
-    known = {row[params.file_column]: (row[params.patient_column], row[params.label_column] if params.label_column else None) for row in rows}
+    labels = [row[params.label_column] if params.label_column else None for row in rows]
+    known = {row[params.file_column]: (row[params.patient_column], label) for row, label in zip(rows, labels, strict=True)}
 
     def look_up(name: str) -> tuple[str, str | None] | None:
         return known.get(name) or known.get(Path(name).name)

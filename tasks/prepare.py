@@ -1,16 +1,16 @@
-"""Raw files -> clips of one shape, a manifest with patient-level splits, and a quarantine with reasons.
+"""Raw files -> clip store, manifest, quarantine and summary.
 
-Two passes over the sources, so that memory does not grow with the number of clips: the first decides what is usable, which
-clips there are and how patients split; the second writes the store shard by shard.
+Two passes, so that memory does not grow with the pixels: the first decodes every source and keeps ids and thumbnails, from
+which patients and near-duplicate groups are dealt to splits; the second decodes again and writes the shards that are missing,
+the masks of training patients who are to count as not annotated replaced by UNKNOWN.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,152 +22,220 @@ from models import plugin
 from models.clip import UNKNOWN
 from tasks.fingerprint import fingerprint
 from tasks.params import DatasetParams
-from tasks.readers import Quarantined, Source
+from tasks.readers import QuarantinedError, Source
 from tasks.records import ClipRecord, QuarantineRecord
-from tasks.split import annotated_patients, check_no_leak, groups_of, split_groups, thumbnail
+from tasks.split import annotated_patients, check_no_leak, groups_of, split_groups, thumbnails
 from tasks.store import ArraySpec, ClipStore, clip_digest
 from tasks.tables import read_json, write_json, write_table
-from tasks.windows import clips_of
+from tasks.windows import check_volume, cut, window_starts
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 Clip = tuple[int, NDArray[np.uint8], NDArray[np.uint8]]
+"""First frame, frames (T, H, W, C), masks (T, H, W)."""
 
 
 @dataclass(frozen=True)
 class _Found:
-    """One usable clip: its record (split still open), its thumbnail and how many pixels each class has."""
+    """What the first pass keeps of one clip."""
 
-    record: ClipRecord
-    source: Source
-    place: int
-    thumbnail: NDArray[np.float32]
-    pixels: Counter[int]
+    source: int
+    first_frame: int
+    clip_id: str
+    annotated: bool
+    views: NDArray[np.float16]
 
 
 def prepare(dataset: DatasetParams, seed: int, out: Path) -> dict[str, Any]:
-    """Write clips.zarr, manifest.parquet, quarantine.parquet and summary.json; returns the summary.
+    """Write `out`/clips.zarr, manifest.parquet, quarantine.parquet and, last, summary.json; returns the summary.
 
-    A finished run with the same parameters, files and code returns at once; a killed one keeps its shards.
+    Done again with the same parameters, files and code it returns at once; killed, it goes on with the missing shards.
 
     Raises:
-        ValueError: if the location does not exist, nothing usable is in it, or the split is impossible.
+        ValueError: if the location or its table is missing, nothing is usable, the split is impossible or would leak, fewer
+            patients have masks than are to be annotated, or a file changes while it is read.
     """
     if not dataset.location.exists():
-        raise ValueError(f"dataset.location: {dataset.location} does not exist; give a folder, or fetch the data (README, 'Data')")
-    module = plugin.load("tasks.readers", dataset.reader)
-    sources: list[Source] = module.sources(dataset.location, module.Params.model_validate(dataset.options))
-    digests = {source.name: source.digest() for source in sources}
-    mark = fingerprint("prepare", dataset.model_dump(mode="json", exclude={"location"}), seed, sorted(digests.items()))
-    summary_path = out / "summary.json"
-    if summary_path.exists() and read_json(summary_path)["fingerprint"] == mark:
-        summary: dict[str, Any] = read_json(summary_path)
+        raise ValueError(f"dataset.location: {dataset.location} does not exist; give the folder that holds the data")
+    reader = plugin.load("tasks.readers", dataset.reader)
+    sources: list[Source] = list(reader.sources(dataset.location, reader.Params.model_validate(dataset.options)))
+    if not sources:
+        raise ValueError(f"dataset.location: {dataset.location} holds nothing that reader {dataset.reader} can read")
+    digests = [source.digest() if source.megabytes() <= dataset.max_file_mb else "" for source in sources]
+    listed = [[source.name, source.patient, source.label, digest] for source, digest in zip(sources, digests, strict=True)]
+    mark = fingerprint("prepare", dataset.model_dump(mode="json", exclude={"location"}), seed, listed)
+    if (summary := _finished(out, mark)) is not None:
         return summary
-    found, quarantine = _look(sources, digests, dataset)
+    (out / "summary.json").unlink(missing_ok=True)
+
+    found, refused, shape = _survey(sources, dataset)
+    write_table(out / "quarantine.parquet", refused, QuarantineRecord)
     if not found:
-        reasons = Counter(one.reason for one in quarantine).most_common(1)
-        because = f"{len(quarantine)} quarantined, most often because: {reasons[0][0]}" if reasons else f"no file for reader {dataset.reader} in it"
-        raise ValueError(f"dataset.location: nothing usable in {dataset.location} ({because})")
-    found = _split(found, dataset, seed)
-    check_no_leak([one.record for one in found])
-    _write(found, dataset, mark, out / "clips.zarr")
-    write_table(out / "manifest.parquet", [one.record for one in found], ClipRecord)
-    write_table(out / "quarantine.parquet", quarantine, QuarantineRecord)
-    summary = {**_summary(sources, found, quarantine, dataset), "fingerprint": mark}
-    write_json(summary_path, summary)
-    logger.info("%d clips of %d patients from %d of %d sources", len(found), summary["patients"], summary["sources_used"], len(sources))
+        first = refused[0]
+        raise ValueError(f"dataset: none of {len(sources)} files is usable, e.g. {first.file} {first.reason}; "
+                         f"all reasons are in {out / 'quarantine.parquet'}")
+    records, unmasked = _split(found, sources, digests, dataset, seed)
+    store = ClipStore.create(out / "clips.zarr", {"frames": ArraySpec(shape, "uint8"), "masks": ArraySpec(shape[:3], "uint8")},
+                             dataset.shard_clips, mark)
+    shares = _write(store, sources, found, records, unmasked, dataset)
+    write_table(out / "manifest.parquet", records, ClipRecord)
+    summary = {"fingerprint": mark, "store": ClipStore.open(store.path).digest,
+               **_summary(dataset, sources, found, records, refused, shape, shares)}
+    write_json(out / "summary.json", summary)
     return summary
 
 
-def _look(sources: Sequence[Source], digests: dict[str, str], dataset: DatasetParams) -> tuple[list[_Found], list[QuarantineRecord]]:
-    """The usable clips by patient, source and time, and what was refused."""
-    found: list[_Found] = []
-    quarantine: list[QuarantineRecord] = []
-    seen: dict[str, str] = {}
-    for source in tqdm(sources, desc="prepare: read", mininterval=2):
+def _finished(out: Path, mark: str) -> dict[str, Any] | None:
+    """The summary of a finished run with this fingerprint whose files are all there."""
+    if not all((out / name).exists() for name in ("summary.json", "manifest.parquet", "quarantine.parquet")):
+        return None
+    try:
+        summary: dict[str, Any] = read_json(out / "summary.json")
+        whole = summary["fingerprint"] == mark and ClipStore.open(out / "clips.zarr").digest == summary["store"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return summary if whole else None
+
+
+def _clips(source: Source, dataset: DatasetParams, refuse: Callable[[str], None]) -> Iterator[Clip]:
+    """The clips of one source; `refuse` is told the reason of everything that gives none."""
+    try:
+        if not source.patient:
+            raise QuarantinedError("has no patient in dataset.options.table or by dataset.options.patient_pattern")
+        if (size := source.megabytes()) > dataset.max_file_mb:
+            raise QuarantinedError(f"is larger than dataset.max_file_mb: {size:.0f} MB")
+        if any(file.stat().st_size == 0 for file in source.files):
+            raise QuarantinedError("is empty")
+        volume = source.read()
+        check_volume(volume, len(dataset.classes))
+        starts = window_starts(len(volume.frames), dataset.clip_frames, dataset.stride, dataset.clips_per_source)
+    except QuarantinedError as error:
+        refuse(str(error))
+        return
+    for start in starts:
         try:
-            clips = _decode(source, dataset)
-        except Quarantined as error:
-            quarantine.append(QuarantineRecord(source.name, str(error)))
+            frames, masks = cut(volume, start, dataset)
+        except QuarantinedError as error:
+            refuse(str(error))
             continue
-        for place, (start, frames, masks) in enumerate(clips):
-            clip_id = clip_digest({"frames": frames, "masks": masks})
-            if clip_id in seen:
-                quarantine.append(QuarantineRecord(source.name, f"frames {start} and following are the same pixels as a clip of {seen[clip_id]}"))
+        yield start, frames, masks
+
+
+def _clip_id(frames: NDArray[np.uint8], masks: NDArray[np.uint8]) -> str:
+    return clip_digest({"frames": frames, "masks": masks})
+
+
+def _survey(sources: list[Source], dataset: DatasetParams) -> tuple[list[_Found], list[QuarantineRecord], tuple[int, ...]]:
+    """First pass: what every clip is, what was refused and why, and the one shape (T, H, W, C)."""
+    found: list[_Found] = []
+    refused: list[QuarantineRecord] = []
+    owner: dict[str, str] = {}
+    shape: tuple[int, ...] = ()
+    bar = tqdm(sources, desc="survey", unit="file", mininterval=2)
+    for number, source in enumerate(bar):
+        reasons: list[str] = []
+        for start, frames, masks in _clips(source, dataset, reasons.append):
+            shape = shape or frames.shape
+            if frames.shape != shape:
+                reasons.append(f"has {frames.shape[-1]} channels, the files before it have {shape[-1]}")
+                break
+            clip_id = _clip_id(frames, masks)
+            if clip_id in owner:
+                reasons.append(f"repeats the pixels of {owner[clip_id]}")
                 continue
-            seen[clip_id] = source.name
+            owner[clip_id] = source.name
             annotated = bool((masks != UNKNOWN).reshape(len(masks), -1).all(1).any())
-            record = ClipRecord(clip_id, source.patient, digests[source.name], start, dataset.stride, source.label, annotated, -1, "train")
-            pixels = Counter(dict(zip(*(part.tolist() for part in np.unique(masks, return_counts=True)), strict=True)))
-            found.append(_Found(record, source, place, thumbnail(frames), pixels))
-    found.sort(key=lambda one: (one.record.patient, one.source.name, one.record.first_frame))
-    return found, quarantine
+            found.append(_Found(number, start, clip_id, annotated, thumbnails(frames)))
+        refused += [QuarantineRecord(source.name, reason) for reason in dict.fromkeys(reasons)]
+        bar.set_postfix(clips=len(found), refused=len(refused))
+    for record in refused:
+        log.warning("quarantined: %s %s", record.file, record.reason)
+    return found, refused, shape
 
 
-def _decode(source: Source, dataset: DatasetParams) -> list[Clip]:
-    if not source.patient:
-        raise Quarantined("no patient: the table does not list it or the pattern does not match its name")
-    if any(file.stat().st_size == 0 for file in source.files):
-        raise Quarantined("is empty")
-    if (size := source.megabytes()) > dataset.max_file_mb:
-        raise Quarantined(f"has {size:.0f} MB, more than max_file_mb = {dataset.max_file_mb:g}")
-    return clips_of(source.read(), dataset)
-
-
-def _split(found: list[_Found], dataset: DatasetParams, seed: int) -> list[_Found]:
-    """The same clips with group, split and, for training patients beyond `annotated_patients`, annotated taken away."""
-    patients = [one.record.patient for one in found]
-    groups = groups_of(patients, np.stack([one.thumbnail for one in found]), dataset.near_duplicate)
-    # the same file under two names and patients is one group whatever its pixels say
+def _split(found: list[_Found], sources: list[Source], digests: list[str], dataset: DatasetParams,
+           seed: int) -> tuple[list[ClipRecord], list[bool]]:
+    """The manifest, and for every clip whether its masks are to be replaced by UNKNOWN."""
+    patients = [sources[clip.source].patient for clip in found]
+    groups = groups_of(patients, np.stack([clip.views for clip in found]), dataset.near_duplicate)
     splits = split_groups(groups, patients, dataset.split, seed)
-    records = [replace(one.record, group=group, split=splits[group]) for one, group in zip(found, groups, strict=True)]
-    candidates = [record.patient for record in records if record.split == "train" and record.annotated]
-    keep = annotated_patients(candidates, dataset.annotated_patients if candidates else None, seed)
-    return [
-        replace(one, record=replace(record, annotated=record.annotated and (record.split != "train" or record.patient in keep)))
-        for one, record in zip(found, records, strict=True)
+    trained = [splits[group] == "train" for group in groups]
+    candidates = [patient for patient, clip, train in zip(patients, found, trained, strict=True) if train and clip.annotated]
+    keep = annotated_patients(candidates, dataset.annotated_patients, seed)
+    unmasked = [train and patient not in keep for train, patient in zip(trained, patients, strict=True)]
+    records = [
+        ClipRecord(clip.clip_id, patient, digests[clip.source], clip.first_frame, dataset.stride, sources[clip.source].label,
+                   clip.annotated and not hidden, group, splits[group])
+        for clip, patient, group, hidden in zip(found, patients, groups, unmasked, strict=True)
     ]
+    check_no_leak(records)
+    return records, unmasked
 
 
-def _write(found: list[_Found], dataset: DatasetParams, mark: str, path: Path) -> None:
-    @lru_cache(maxsize=4)
-    def decoded(name: str) -> list[Clip]:
-        return _decode(by_name[name], dataset)
-
-    by_name = {one.source.name: one.source for one in found}
-    _, frames, masks = decoded(found[0].source.name)[found[0].place]
-    store = ClipStore.create(path, {"frames": ArraySpec(frames.shape, "uint8"), "masks": ArraySpec(masks.shape, "uint8")}, dataset.shard_clips, mark)
+def _write(store: ClipStore, sources: list[Source], found: list[_Found], records: list[ClipRecord], unmasked: list[bool],
+           dataset: DatasetParams) -> list[int]:
+    """Second pass: the missing shards, one in memory at a time; then the pixels of every label over all annotated frames."""
+    rows = {(clip.source, clip.first_frame): row for row, clip in enumerate(found)}
     done = store.done()
-    for shard, start in enumerate(tqdm(range(0, len(found), dataset.shard_clips), desc="prepare: write", mininterval=2)):
-        if shard in done:
-            continue
-        part = found[start : start + dataset.shard_clips]
-        clips = [decoded(one.source.name)[one.place] for one in part]
-        hidden = [mask if one.record.annotated else np.full_like(mask, UNKNOWN) for one, (_, _, mask) in zip(part, clips, strict=True)]
-        store.write_shard(shard, [one.record.clip_id for one in part], {"frames": np.stack([pictures for _, pictures, _ in clips]), "masks": np.stack(hidden)})
+    missing = {row for row in range(len(found)) if row // dataset.shard_clips not in done}
+    bar = tqdm(sorted({found[row].source for row in missing}), desc="clips", unit="file", mininterval=2)
+    ids: list[str] = []
+    frames: list[NDArray[np.uint8]] = []
+    masks: list[NDArray[np.uint8]] = []
+    for row, pixels, labels in _rows(bar, sources, rows, missing, dataset):
+        if _clip_id(pixels, labels) != records[row].clip_id:
+            raise ValueError(f"{sources[found[row].source].name}: changed while it was read; run prepare again")
+        ids.append(records[row].clip_id)
+        frames.append(pixels)
+        masks.append(np.full_like(labels, UNKNOWN) if unmasked[row] else labels)
+        if (row + 1) % dataset.shard_clips == 0 or row + 1 == len(found):
+            store.write_shard(row // dataset.shard_clips, ids, {"frames": np.stack(frames), "masks": np.stack(masks)})
+            ids, frames, masks = [], [], []
     store.finish(len(found))
+    return _label_pixels(store, len(dataset.classes))
 
 
-def _summary(sources: Sequence[Source], found: list[_Found], quarantine: list[QuarantineRecord], dataset: DatasetParams) -> dict[str, Any]:
-    records = [one.record for one in found]
-    pixels = sum((one.pixels for one in found), Counter[int]())
-    known = sum(count for label, count in pixels.items() if label != UNKNOWN)
-    by_split: dict[str, Any] = {}
+def _rows(numbers: Iterable[int], sources: list[Source], rows: dict[tuple[int, int], int], wanted: set[int],
+          dataset: DatasetParams) -> Iterator[Clip]:
+    """Row, frames and masks of the wanted clips, in row order."""
+    for number in numbers:
+        for start, frames, masks in _clips(sources[number], dataset, lambda reason: None):
+            row = rows.get((number, start))
+            if row in wanted and row is not None:
+                yield row, frames, masks
+
+
+def _label_pixels(store: ClipStore, classes: int) -> list[int]:
+    counts = np.zeros(256, np.int64)
+    for first in range(0, len(store), store.shard_clips):
+        rows = range(first, min(first + store.shard_clips, len(store)))
+        counts += np.bincount(store.conditions(rows).masks.numpy().ravel(), minlength=256)
+    return [int(count) for count in counts[: classes + 1]]
+
+
+def _summary(dataset: DatasetParams, sources: list[Source], found: list[_Found], records: list[ClipRecord],
+             refused: list[QuarantineRecord], shape: tuple[int, ...], pixels: list[int]) -> dict[str, Any]:
+    """Counts through the stage, by split where that says something."""
+    splits: dict[str, dict[str, int]] = {}
     for split in ("train", "val", "test"):
-        own = [record for record in records if record.split == split]
-        annotated = [record for record in own if record.annotated]
-        by_split[split] = {"clips": len(own), "patients": len({record.patient for record in own}), "annotated_clips": len(annotated),
-                           "annotated_patients": len({record.patient for record in annotated})}
+        part = [record for record in records if record.split == split]
+        marked = [record for record in part if record.annotated]
+        splits[split] = {
+            "clips": len(part),
+            "patients": len({record.patient for record in part}),
+            "annotated_clips": len(marked),
+            "annotated_patients": len({record.patient for record in marked}),
+        }
+    known, names = max(1, sum(pixels)), ["background", *dataset.classes]
     return {
         "dataset": dataset.name,
-        "sources": len(sources),
-        "sources_used": len({one.source.name for one in found}),
-        "quarantined": len(quarantine),
-        "quarantine_reasons": dict(Counter(one.reason for one in quarantine).most_common(20)),
-        "clips": len(found),
+        "simulated": dataset.simulated,
+        "files": {"listed": len(sources), "used": len({clip.source for clip in found}), "refusals": len(refused)},
+        "quarantine": dict(Counter(record.reason.split(":")[0] for record in refused)),
+        "clips": len(records),
         "patients": len({record.patient for record in records}),
         "groups": len({record.group for record in records}),
-        "splits": by_split,
-        "labels": dict(sorted(Counter(record.label for record in records if record.label is not None).items())),
-        "mask_share": {name: pixels[label] / known if known else 0.0 for label, name in enumerate(dataset.classes, start=1)},
-        "clip_shape": [dataset.clip_frames, *dataset.frame_size],
+        "splits": splits,
+        "labels": dict(Counter(record.label for record in records if record.label is not None)),
+        "shape": dict(zip(("frames", "height", "width", "channels"), shape, strict=True)),
+        "mask_pixel_shares": {name: count / known for name, count in zip(names, pixels, strict=True)},
     }

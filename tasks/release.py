@@ -21,7 +21,8 @@ from tasks.account import accepted, interval, p_value, read_benchmark, read_filt
 from tasks.fingerprint import fingerprint
 from tasks.params import DatasetParams, ReleaseParams
 from tasks.records import ClipRecord, Decision, ProvenanceRecord
-from tasks.store import ClipStore, verify
+from tasks.store import ClipStore
+from tasks.store_check import verify
 from tasks.tables import atomic_write, file_digest, read_json, read_table, write_json, write_table
 
 logger = logging.getLogger(__name__)

@@ -171,10 +171,9 @@ def _yaml(params: Params) -> str:
 
 def _real_steps(sources: SourceAccount) -> list[Step]:
     refused = len(sources.quarantined)
-    longest = max(sources.total, sources.sources + refused, 1)
-    inputs = sources.sources + refused
-    steps = [Step("inputs read", inputs, inputs / longest, "files or simulated recordings"),
-             Step("quarantined", refused, refused / longest, "refused with a reason, see below", minor=True),
+    longest = max(sources.total, sources.sources, refused)
+    steps = [Step("inputs found", sources.sources, sources.sources / longest, f"{sources.used} gave clips"),
+             Step("quarantined", refused, refused / longest, "refused, with reasons below" if refused else "none", minor=True),
              Step("clips", sources.total, sources.total / longest, f"{sum(sources.patients.values())} patients")]
     for split, word in (("train", "training"), ("val", "validation"), ("test", "test")):
         number = sources.clips[split]

@@ -5,58 +5,68 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
+from torch.nn import functional
 
 from models.seeding import derive_seed
 from tasks.params import SplitParams
 from tasks.records import ClipRecord, Split
 
-THUMBNAIL = (4, 16, 16)
-"""Frames, height, width of a clip's thumbnail."""
+SIDE = 16
+"""Blocks along each side of a thumbnail."""
+TIMES = 4
+"""Frames of a thumbnail."""
+_SHIFTS = [(0, 0, 0), (1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1)]
 
 
-def thumbnail(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """A unit vector per clip whose dot product is the correlation of two clips: (T, H, W, C) -> (1024,).
+def thumbnails(frames: NDArray[np.uint8]) -> NDArray[np.float16]:
+    """(T, H, W, C) -> (7, 1024): a clip's inner part, then that part one frame or pixel further in every direction.
 
-    Block means, each frame less its own mean and blurred background, so that what is compared is detail. Brightness,
-    contrast and re-encoding change it little; another patient's anatomy of the same kind changes it much.
+    Each row is a unit vector, so that products are correlations: block means of four frames less what is smooth over a block
+    and its neighbours. Smooth anatomy is alike in all patients; detail is one's own. Measured: between different patients at
+    most 0.77 (501 hippocampus clips) and 0.55 (180 phantom clips); copies with JPEG quality 40, another brightness, gamma
+    0.7, noise of 8 grey values, or shifted by one frame or pixel, 0.98 and more.
     """
     grey = frames.astype(np.float32).mean(-1)
-    time = np.linspace(0, len(grey) - 1, THUMBNAIL[0]).round().astype(int)
-    small = np.stack([_blocks(grey[at], THUMBNAIL[1:]) for at in time])
-    flat = (small - small.mean((1, 2), keepdims=True)).ravel()
-    norm = float(np.linalg.norm(flat))
-    return flat / norm if norm > 0 else flat
+    steps = [shift for shift in _SHIFTS if all(size >= 3 or not step for size, step in zip(grey.shape, shift, strict=True))]
+    inner = [(1, size - 1) if size >= 3 else (0, size) for size in grey.shape]
+    time = np.linspace(inner[0][0], inner[0][1] - 1, TIMES).round().astype(int)
+    views = np.zeros((len(_SHIFTS), TIMES * SIDE * SIDE), np.float32)
+    for row, (t, y, x) in enumerate(steps):
+        part = grey[time + t, inner[1][0] + y : inner[1][1] + y, inner[2][0] + x : inner[2][1] + x]
+        blocks = functional.adaptive_avg_pool2d(torch.from_numpy(np.ascontiguousarray(part)), (SIDE, SIDE)).numpy()
+        detail = blocks - gaussian_filter(blocks, (0, 1, 1))
+        flat = (detail - detail.mean((1, 2), keepdims=True)).ravel()
+        norm = float(np.linalg.norm(flat))
+        views[row] = flat / norm if norm > 1 else 0  # less than rounding to whole grey values makes
+    return views.astype(np.float16)
 
 
-def _blocks(image: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Means of a grid of blocks, repeating pixels where the image is smaller than the grid."""
-    for axis, parts in enumerate(shape):
-        edges = np.linspace(0, image.shape[axis], parts + 1)
-        starts = np.minimum(edges[:-1].astype(int), image.shape[axis] - 1)
-        ends = np.maximum(np.ceil(edges[1:]).astype(int), starts + 1)
-        sums = np.concatenate([np.zeros_like(image.take([0], axis)), image.cumsum(axis)], axis)
-        width = (ends - starts).reshape([-1 if at == axis else 1 for at in range(image.ndim)])
-        image = (sums.take(ends, axis) - sums.take(starts, axis)) / width
-    return image
-
-
-def groups_of(patients: Sequence[str], thumbnails: NDArray[np.float32], threshold: float, block: int = 2048) -> list[int]:
+def groups_of(patients: Sequence[str], views: NDArray[np.float16], threshold: float, block: int = 1024) -> list[int]:
     """Group number of every clip: patients joined, directly or in a chain, by a pair of clips at or above the threshold.
 
-    One matrix product per pair of blocks; memory grows with the blocks, not with the square of the clips.
+    Blocked matrix products: memory grows with the clips, not with their square.
+
+    Args:
+        views: (N, 7, D) as `thumbnails` gives them; each clip itself is compared with every view of the other.
     """
     names, index = np.unique(np.asarray(patients), return_inverse=True)
-    left, right = [], []
-    for first in range(0, len(thumbnails), block):
-        for second in range(first, len(thumbnails), block):
-            rows, columns = np.nonzero(thumbnails[first : first + block] @ thumbnails[second : second + block].T >= threshold)
-            left.append(index[rows + first])
-            right.append(index[columns + second])
-    links = coo_matrix((np.ones(sum(map(len, left)), bool), (np.concatenate(left), np.concatenate(right))), shape=(len(names),) * 2)
-    _, group = connected_components(links, directed=False)
+    pairs = [np.stack([index, index])]
+    for first in range(0, len(views), block):
+        rows = views[first : first + block, 0].astype(np.float32)
+        for second in range(first, len(views), block):
+            columns = views[second : second + block].astype(np.float32)
+            closest = np.full((len(rows), len(columns)), -1, np.float32)
+            for view in range(columns.shape[1]):
+                np.maximum(closest, rows @ columns[:, view].T, out=closest)
+            left, right = np.nonzero(closest >= threshold)
+            pairs.append(np.stack([index[left + first], index[right + second]]))
+    left, right = np.unique(np.concatenate(pairs, 1), axis=1)
+    _, group = connected_components(coo_matrix((np.ones(len(left)), (left, right)), shape=(len(names),) * 2), directed=False)
     return [int(number) for number in group[index]]
 
 
@@ -109,4 +119,4 @@ def check_no_leak(records: Sequence[ClipRecord]) -> None:
         for record in records:
             key = getattr(record, what)
             if seen.setdefault(key, record.split) != record.split:
-                raise ValueError(f"leak: {what} {key} is in both {seen[key]} and {record.split}; split by patient again (delete data/prepared)")
+                raise ValueError(f"leak: {what} {key} is in both {seen[key]} and {record.split}; split by patient and group")

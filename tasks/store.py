@@ -31,10 +31,10 @@ from models.clip import UNKNOWN, ClipBatch, Condition, to_float
 from tasks import commits
 from tasks.records import ShardRecord
 from tasks.shard_reader import ShardReader
-from tasks.tables import PARTIAL, atomic_write, file_digest, read_json, sync
+from tasks.tables import PARTIAL, atomic_write, read_json, sync
 
 Arrays = Mapping[str, NDArray[Any]]
-_METADATA = "zarr.json"
+METADATA = "zarr.json"
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class ClipStore:
         if there is None or any(there.get(key) != value for key, value in layout.items()):
             _wipe(path)
             there = {**layout, "clips": None, "digest": None}
-        for name, content in _metadata(there).items():
+        for name, content in metadata_files(there).items():
             _put(path / name, content)
         for partial in path.rglob(f"*{PARTIAL}"):
             partial.unlink()
@@ -112,7 +112,7 @@ class ClipStore:
         Raises:
             ValueError: if there is none, or it is being written for another fingerprint.
         """
-        store = cls(path, _require_layout(path))
+        store = cls(path, read_layout(path))
         if store.fingerprint != fingerprint:
             raise ValueError(f"{path}: is written for fingerprint {store.fingerprint}, not {fingerprint}; run its stage again")
         return store
@@ -124,7 +124,7 @@ class ClipStore:
         Raises:
             ValueError: if there is none, it is not finished, or a commit record is missing or damaged.
         """
-        store = cls(path, _require_layout(path))
+        store = cls(path, read_layout(path))
         if store._clips is None:
             raise ValueError(f"{path}: is not finished; run its stage again, the shards that are done are kept")
         _ = store.ids  # reads every record
@@ -196,15 +196,15 @@ class ClipStore:
             raise ValueError(f"{self.path}: {clips} clips fill {expected} shards, but {_few(surplus)} exist; delete the store")
         owner: dict[str, int] = {}
         for shard in range(expected):
-            record, size = self._record(shard), min(self.shard_clips, clips - shard * self.shard_clips)
+            record, size = self.record(shard), min(self.shard_clips, clips - shard * self.shard_clips)
             if len(record.ids) != size:
                 raise ValueError(f"{self.path}: shard {shard} of {clips} clips must hold {size}, but holds {len(record.ids)}")
             for clip in record.ids:
                 if owner.setdefault(clip, shard) != shard:
                     raise ValueError(f"{self.path}: clip id {clip} is in shards {owner[clip]} and {shard}; ids must be unique")
         self._clips, self._all_ids = clips, None
-        layout = {**_require_layout(self.path), "clips": clips, "digest": self.digest}
-        for name, content in sorted(_metadata(layout).items(), reverse=True):  # the group's own file last: it says finished
+        layout = {**read_layout(self.path), "clips": clips, "digest": self.digest}
+        for name, content in reversed(metadata_files(layout).items()):  # the group's own file last: it says finished
             _put(self.path / name, content)
 
     def load(self, rows: Sequence[int]) -> dict[str, NDArray[Any]]:
@@ -237,14 +237,14 @@ class ClipStore:
     def _load(self, rows: Sequence[int], names: Sequence[str] | Mapping[str, Any]) -> dict[str, NDArray[Any]]:
         wanted = [int(row) for row in rows]
         for row in set(wanted):
-            if row < 0 or row % self.shard_clips >= len(self._record(row // self.shard_clips).ids):
+            if row < 0 or row % self.shard_clips >= len(self.record(row // self.shard_clips).ids):
                 raise ValueError(f"{self.path}: has no row {row}")
         return {name: self._readers[name].read(wanted) for name in names}
 
     def _ids(self, rows: Sequence[int]) -> tuple[str, ...]:
-        return tuple(self._record(row // self.shard_clips).ids[row % self.shard_clips] for row in map(int, rows))
+        return tuple(self.record(row // self.shard_clips).ids[row % self.shard_clips] for row in map(int, rows))
 
-    def _record(self, shard: int) -> ShardRecord:
+    def record(self, shard: int) -> ShardRecord:
         """The shard's commit record, read once; ValueError if it has none that counts."""
         if shard not in self._records:
             self._records[shard] = commits.read_record(self.path, shard, self.fingerprint)
@@ -253,12 +253,16 @@ class ClipStore:
     def _finished_records(self) -> list[ShardRecord]:
         if self._clips is None:
             raise ValueError(f"{self.path}: is not finished; its ids are known once every shard is written")
-        return [self._record(shard) for shard in range(-(-self._clips // self.shard_clips))]
+        return [self.record(shard) for shard in range(-(-self._clips // self.shard_clips))]
+
+    def files(self, shard: int) -> dict[str, Path]:
+        """The file of this shard in each array, there or not."""
+        return {name: reader.path(shard) for name, reader in self._readers.items()}
 
     def _exists(self, shard: int) -> bool:
         """Whether this shard counts; cheap, as its bytes are not hashed."""
         try:
-            self._record(shard)
+            self.record(shard)
             for reader in self._readers.values():
                 reader.check(shard)
         except ValueError:
@@ -295,78 +299,16 @@ class Subset:
         return self._store.read([self._rows[row] for row in rows])
 
 
-def verify(path: Path) -> list[str]:
-    """Recompute every checksum of a store: metadata, records, files and, decoded, every clip.
-
-    Returns:
-        One line for each thing that is broken, naming file, shard or clip; [] when the store is whole and finished.
-    """
-    try:
-        layout = _require_layout(path)
-        store = ClipStore(path, layout)
-        metadata = _metadata(layout)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        return [f"{_METADATA}: describes no clip store: {error}"]
-    changed = [name for name, content in metadata.items() if not _same(path / name, content)]
-    problems = [f"{name}: is missing or not this store's metadata" for name in changed]
-    finished = None if layout["clips"] is None else -(-layout["clips"] // store.shard_clips)
-    if finished is None:
-        problems.append("is not finished; run its stage again, the shards that are done are kept")
-    expected, owner = set(metadata), dict[str, int]()
-    for shard in sorted(commits.recorded_shards(path) | set(range(finished or 0))):
-        expected.add(commits.record_name(shard))
-        try:
-            record = store._record(shard)
-        except ValueError as error:
-            problems.append(f"{commits.record_name(shard)}: {error}")
-            expected |= {reader.path(shard).relative_to(path).as_posix() for reader in store._readers.values()}
-            continue
-        expected |= set(record.files)
-        problems += _shard_problems(store, record)
-        if finished is not None:
-            size = min(store.shard_clips, layout["clips"] - shard * store.shard_clips)
-            if len(record.ids) != size:
-                problems.append(f"{commits.record_name(shard)}: holds {len(record.ids)} clips, but must hold {max(0, size)}")
-        for clip in record.ids:
-            if owner.setdefault(clip, shard) != shard:
-                problems.append(f"clip {clip}: is in shards {owner[clip]} and {shard}")
-    if finished is not None and not problems and layout["digest"] != store.digest:
-        problems.append(f"{_METADATA}: its digest is not that of the commit records")
-    found = {file.relative_to(path).as_posix() for file in path.rglob("*") if not file.is_dir()}
-    return problems + [f"{name}: belongs to no shard" for name in sorted(found - expected)]
-
-
-def _shard_problems(store: ClipStore, record: ShardRecord) -> list[str]:
-    problems = []
-    own = {reader.path(record.shard).relative_to(store.path).as_posix() for reader in store._readers.values()}
-    if set(record.files) != own or len(record.ids) != len(record.digests) or len(set(record.ids)) != len(record.ids):
-        problems.append(f"{commits.record_name(record.shard)}: its files, ids and digests do not fit the store")
-    for name, digest in sorted(record.files.items()):
-        if not (store.path / name).is_file():
-            problems.append(f"{name}: is missing (shard {record.shard})")
-        elif file_digest(store.path / name) != digest:
-            problems.append(f"{name}: its bytes are not those of the commit record (shard {record.shard})")
-    for place, (clip, digest) in enumerate(zip(record.ids, record.digests, strict=False)):
-        try:
-            arrays = store.load([record.shard * store.shard_clips + place])
-        except (ValueError, RuntimeError) as error:  # numcodecs raises RuntimeError for a frame that is not zstd
-            problems.append(f"clip {clip}: {error}")
-            continue
-        if clip_digest({name: values[0] for name, values in arrays.items()}) != digest:
-            problems.append(f"clip {clip}: its pixels are not those of the commit record (shard {record.shard})")
-    return problems
-
-
 def _encode(values: NDArray[Any], spec: ArraySpec, shard_clips: int) -> bytes:
     """The bytes zarr itself would put into the shard's file; places past the last clip are marked absent in its index."""
     memory: dict[str, Any] = {}
     array = _create_array(MemoryStore(memory), None, spec, shard_clips, len(values))
     array[:] = values
-    (content,) = [value for key, value in memory.items() if key != _METADATA]
+    (content,) = [value for key, value in memory.items() if key != METADATA]
     return bytes(content.to_bytes())
 
 
-def _metadata(layout: Mapping[str, Any]) -> dict[str, bytes]:
+def metadata_files(layout: Mapping[str, Any]) -> dict[str, bytes]:
     """Every zarr.json of a store, by name inside it; the group's own first. Lengths are 0 until the store is finished."""
     memory: dict[str, Any] = {}
     store = MemoryStore(memory)
@@ -375,7 +317,7 @@ def _metadata(layout: Mapping[str, Any]) -> dict[str, bytes]:
     for name, one in layout["arrays"].items():
         spec = ArraySpec(tuple(one["shape"]), one["dtype"])
         _create_array(store, name, spec, layout["shard_clips"], layout["clips"] or 0)
-    return {name: bytes(memory[name].to_bytes()) for name in sorted(memory, key=lambda name: (name != _METADATA, name))}
+    return {name: bytes(memory[name].to_bytes()) for name in sorted(memory, key=lambda name: (name != METADATA, name))}
 
 
 def _create_array(store: MemoryStore, name: str | None, spec: ArraySpec, shard_clips: int, clips: int) -> zarr.Array[Any]:
@@ -396,14 +338,19 @@ def _create_array(store: MemoryStore, name: str | None, spec: ArraySpec, shard_c
 def _layout(path: Path) -> dict[str, Any] | None:
     """The store's layout as its group says; None if nothing there can be read as one."""
     try:
-        layout = read_json(path / _METADATA)["attributes"]
+        layout = read_json(path / METADATA)["attributes"]
     except (ValueError, KeyError, TypeError):
         return None
     whole = isinstance(layout, dict) and {"arrays", "shard_clips", "fingerprint", "clips", "digest"} <= set(layout)
     return layout if whole else None
 
 
-def _require_layout(path: Path) -> dict[str, Any]:
+def read_layout(path: Path) -> dict[str, Any]:
+    """What a store's group says of it: arrays, shard_clips, fingerprint and, once finished, clips and digest.
+
+    Raises:
+        ValueError: if there is no store, or its zarr.json was damaged.
+    """
     if (layout := _layout(path)) is None:
         raise ValueError(f"{path}: no clip store here; run the stage that writes it")
     return layout
@@ -413,9 +360,9 @@ def _wipe(path: Path) -> None:
     """Empty the store's folder: records first, so that no moment has a record without its files; its own zarr.json last."""
     if not path.exists() or not any(path.iterdir()):
         return
-    if not (path / _METADATA).exists():
+    if not (path / METADATA).exists():
         raise ValueError(f"{path}: holds files but no clip store; choose another folder or empty it")
-    for target in sorted(path.iterdir(), key=lambda child: (child.name == _METADATA, child.name != commits.FOLDER)):
+    for target in sorted(path.iterdir(), key=lambda child: (child.name == METADATA, child.name != commits.FOLDER)):
         if target.is_dir() and not target.is_symlink():
             shutil.rmtree(target)
         else:
@@ -425,11 +372,12 @@ def _wipe(path: Path) -> None:
 
 def _put(path: Path, content: bytes) -> None:
     """Write a file unless it has this content already: hard links into DVC's cache stay links."""
-    if not _same(path, content):
+    if not same_content(path, content):
         atomic_write(path, content)
 
 
-def _same(path: Path, content: bytes) -> bool:
+def same_content(path: Path, content: bytes) -> bool:
+    """Whether there is a file with exactly these bytes."""
     return path.is_file() and path.read_bytes() == content
 
 

@@ -78,10 +78,10 @@ def write_json(path: Path, value: Any) -> None:
         ValueError: for a NaN or an infinity (write null), or a value that is not plain JSON.
     """
     try:
-        text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
+        content = _json_bytes(value)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: not JSON: {error}; use plain values, and null where there is no number") from None
-    atomic_write(path, f"{text}\n".encode())
+    atomic_write(path, content)
 
 
 def read_json(path: Path) -> Any:
@@ -109,10 +109,16 @@ def read_sealed(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: naming the file, if it is missing, not JSON, or was changed since.
     """
-    value = read_json(path)
-    if not isinstance(value, dict) or value.pop("checksum", None) != _checksum(value):
+    sealed = read_json(path)
+    value = {key: one for key, one in sealed.items() if key != "checksum"} if isinstance(sealed, dict) else {}
+    # the bytes too: JSON has several spellings of one value
+    if sealed != {**value, "checksum": _checksum(value)} or path.read_bytes() != _json_bytes(sealed):
         raise ValueError(f"{path}: its checksum does not match its content; delete it and run its stage again")
     return value
+
+
+def _json_bytes(value: Any) -> bytes:
+    return (json.dumps(value, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n").encode()
 
 
 def _checksum(value: dict[str, Any]) -> str:
@@ -142,8 +148,11 @@ def write_table(path: Path, rows: Sequence[Row], cls: type[Row]) -> None:
     schema = schema_of(cls)
     columns = []
     for column in schema:
+        values = [getattr(row, column.name) for row in rows]
         try:
-            columns.append(pa.array([getattr(row, column.name) for row in rows], column.type))
+            if column.type == pa.int64() and any(isinstance(value, float) for value in values):
+                raise pa.ArrowTypeError("fractions would be cut off")  # pyarrow does so silently
+            columns.append(pa.array(values, column.type))
         except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
             raise ValueError(f"{path}: column {column.name} takes {column.type}: {error}") from None
     table = pa.Table.from_arrays(columns, schema=schema)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import tasks.store
 from tasks.checkpoints import load_checkpoint
+from tasks.store_check import verify
 
 
 def verify_tree(path: Path) -> tuple[int, list[str]]:
@@ -22,7 +22,7 @@ def verify_tree(path: Path) -> tuple[int, list[str]]:
     problems: list[str] = []
     stores = [path] if path.suffix == ".zarr" else sorted(path.rglob("*.zarr"))
     for store in stores:
-        problems += [f"{store}: {problem}" for problem in tasks.store.verify(store)]
+        problems += [f"{store}: {problem}" for problem in verify(store)]
     checkpoints = sorted(found.parent for found in path.rglob("checkpoint.json"))
     for checkpoint in checkpoints:
         try:

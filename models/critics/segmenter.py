@@ -17,7 +17,8 @@ from models.clip import UNKNOWN, ClipSource
 from models.generators import Checkpoint
 from models.seeding import derive_seed
 from models.segmenters import Segmenter, segment, segmentation_loss
-from models.trainer import StateHook, TrainParams, fit as train
+from models.trainer import StateHook, TrainParams
+from models.trainer import fit as train
 
 
 class Params(BaseModel):
@@ -27,25 +28,27 @@ class Params(BaseModel):
 
     network: Literal["vnet", "dynunet", "swinunetr"] = "dynunet"
     dims: Literal[2, 3] = 3
-    filters: list[int] = [16, 32, 64]
+    filters: list[int] = Field([16, 32, 64], min_length=3, description="DynUNet's channels by level")
     held_out: float = Field(0.3, gt=0, lt=1, description="share of the annotated training clips kept for calibration")
     train: TrainParams
 
 
 def fit(params: Params, clips: ClipSource, hook: StateHook, seed: int) -> Checkpoint:
-    """Train on annotated clips but the held-out share; `facts["calibration"]` are the Dice values on that share.
+    """Train on clips with an annotated frame but the held-out share; `facts["calibration"]` are the Dice values on that share.
 
     Raises:
-        ValueError: with fewer than two annotated clips.
+        ValueError: with fewer than two annotated clips, or none that shows anything.
     """
     frames, channels, height, width = clips.read([0]).frames.shape[1:]
-    annotated = [row for row in range(len(clips)) if bool(clips.read([row]).condition.annotated.all())]
+    highest = [_highest_label(clips, row) for row in range(len(clips))]
+    annotated = [row for row, label in enumerate(highest) if label is not None]
     if len(annotated) < 2:
-        raise ValueError(f"the segmenter needs at least 2 annotated training clips, but there are {len(annotated)}; raise annotated_patients")
+        raise ValueError(f"the segmenter needs 2 annotated training clips, but has {len(annotated)}; raise annotated_patients")
+    if not (classes := max(highest[row] or 0 for row in annotated)):
+        raise ValueError(f"the {len(annotated)} annotated training clips show background only; there is nothing to segment")
     # a block, not a draw: clips of one patient lie side by side in the manifest, so at most one patient is on both sides
     count = max(1, round(params.held_out * len(annotated)))
     seen, held_out = annotated[:-count], annotated[-count:]
-    classes = max(1, int(max(clips.read([row]).condition.masks.max() for row in annotated)))
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(seed, "segmenter"))
         net = Segmenter(params.network, params.dims, channels, classes, params.filters)
@@ -64,6 +67,13 @@ def fit(params: Params, clips: ClipSource, hook: StateHook, seed: int) -> Checkp
     return Checkpoint("segmenter", params.model_dump(mode="json"), {"segmenter": net}, facts, {"segmenter": losses})
 
 
+def _highest_label(clips: ClipSource, row: int) -> int | None:
+    """Of a clip's annotated frames; None without one."""
+    condition = clips.read([row]).condition
+    masks = condition.masks[condition.annotated]
+    return int(masks.max()) if len(masks) else None
+
+
 def agreement(checkpoint: Checkpoint, frames: Tensor, masks: Tensor) -> Tensor:
     """(B,) Dice between what the segmenter sees in the frames and the masks they should show, mean over classes."""
     return dice(segment(checkpoint.nets["segmenter"], frames), masks, checkpoint.facts["classes"])
@@ -72,7 +82,7 @@ def agreement(checkpoint: Checkpoint, frames: Tensor, masks: Tensor) -> Tensor:
 def dice(found: Tensor, masks: Tensor, classes: int) -> Tensor:
     """(B,) Dice of whole clips (B, T, H, W), mean over the classes that either shows; 1 where neither shows any.
 
-    Unknown pixels are left out.
+    Unknown pixels are left out. A class in one of the two alone counts as 0.
     """
     known = masks != UNKNOWN
     values = []

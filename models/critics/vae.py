@@ -6,15 +6,18 @@ repeated: it fed [0, 1] images to a VAE of [-1, 1], and it sampled the posterior
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from diffusers import AutoencoderKL
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from models.clip import ClipSource
 from models.generators import Checkpoint
 from models.seeding import derive_seed
-from models.trainer import StateHook, TrainParams, fit as train
+from models.trainer import StateHook, TrainParams
+from models.trainer import fit as train
 
 
 class Params(BaseModel):
@@ -28,11 +31,17 @@ class Params(BaseModel):
     kl_weight: float = Field(1e-6, ge=0)
     train: TrainParams
 
+    @model_validator(mode="after")
+    def _whole_groups(self) -> Params:
+        if odd := [many for many in self.channels if many % self.norm_groups]:
+            raise ValueError(f"channels: {odd} cannot be divided in norm_groups: {self.norm_groups} groups")
+        return self
+
 
 class Reconstruction(nn.Module):
     """The VAE as a trainable whole: frames -> (reconstruction, KL per frame)."""
 
-    def __init__(self, vae: AutoencoderKL) -> None:
+    def __init__(self, vae: Any) -> None:
         super().__init__()
         self.vae = vae
 
@@ -46,13 +55,19 @@ def fit(params: Params, clips: ClipSource, hook: StateHook, seed: int) -> Checkp
     frames, channels, height, width = clips.read([0]).frames.shape[1:]
     factor = 2 ** (len(params.channels) - 1)
     if height % factor or width % factor:
-        raise ValueError(f"frame_size {[height, width]} must be divisible by {factor} for {len(params.channels)} levels of the VAE's channels")
+        levels = len(params.channels)
+        raise ValueError(f"frame_size {[height, width]} must be divisible by {factor} for {levels} levels of VAE channels")
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(seed, "vae"))
-        vae = AutoencoderKL(
-            in_channels=channels, out_channels=channels, latent_channels=params.latent_channels, sample_size=height,
-            block_out_channels=tuple(params.channels), layers_per_block=1, norm_num_groups=params.norm_groups,
-            down_block_types=("DownEncoderBlock2D",) * len(params.channels), up_block_types=("UpDecoderBlock2D",) * len(params.channels),
+        vae: Any = AutoencoderKL(
+            in_channels=channels,
+            out_channels=channels,
+            latent_channels=params.latent_channels,
+            block_out_channels=tuple(params.channels),
+            down_block_types=("DownEncoderBlock2D",) * len(params.channels),
+            up_block_types=("UpDecoderBlock2D",) * len(params.channels),
+            layers_per_block=1,
+            norm_num_groups=params.norm_groups,
             mid_block_add_attention=False,
         )
     size = params.train.batch_size
@@ -67,11 +82,13 @@ def fit(params: Params, clips: ClipSource, hook: StateHook, seed: int) -> Checkp
 
     whole = Reconstruction(vae)
     losses = train(whole, loss, params.train, phase="vae", seed=seed, hook=hook)
-    return Checkpoint("vae", params.model_dump(mode="json"), {"vae": vae}, {"clip_shape": [frames, channels, height, width]}, {"vae": losses})
+    facts = {"clip_shape": [frames, channels, height, width]}
+    return Checkpoint("vae", params.model_dump(mode="json"), {"vae": vae}, facts, {"vae": losses})
 
 
 @torch.inference_mode()
-def latents(checkpoint: Checkpoint, frames: Tensor) -> Tensor:
-    """Posterior means of all frames: (B, T, C, H, W) in [-1, 1] -> (B, T, c, h, w) float32."""
-    means = checkpoint.nets["vae"].encode(frames.flatten(0, 1)).latent_dist.mean  # type: ignore[operator]
-    return means.float().view(*frames.shape[:2], *means.shape[1:])
+def latents(checkpoint: Checkpoint, frames: Tensor, batch: int = 32) -> Tensor:
+    """Posterior means of all frames: (B, T, C, H, W) in [-1, 1] -> (B, T, c, h, w) float32; `batch` frames at a time."""
+    vae: Any = checkpoint.nets["vae"]
+    means = torch.cat([vae.encode(part).latent_dist.mean.float() for part in frames.flatten(0, 1).split(batch)])
+    return means.view(*frames.shape[:2], *means.shape[1:])

@@ -41,7 +41,8 @@ class Denoiser:
         self._mean_x0 = beta * before.sqrt() / (1 - abar)
         self._mean_xt = (1 - before) * (1 - beta).sqrt() / (1 - abar)
 
-    def loss(self, net: nn.Module, x0: Tensor, noise: Tensor, t: Tensor, conditioning: Tensor, labels: Tensor | None = None) -> Tensor:
+    def loss(self, net: nn.Module, x0: Tensor, noise: Tensor, t: Tensor, conditioning: Tensor,
+             labels: Tensor | None = None) -> Tensor:
         """MSE + 0.001 L_vlb, L_vlb estimated as T times the term of the drawn t, with stopped gradient on the mean.
 
         Args:

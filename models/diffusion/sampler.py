@@ -27,8 +27,12 @@ def denoise(predict: Predict, schedule: DDPMScheduler, shape: Sequence[int], gen
         generators: one a sample, on the CPU; a generator listed twice serves its samples in order, so a sample's numbers
             depend on its own generator only.
         solver: "ancestral" draws from p(x_{t-1} | x_t) with the learned variance, respaced to `steps` (1000 is the full
-            chain; beta and the variance's range are taken from the kept abar); "fast" is DPM-Solver++ (2M), which uses no variance.
+            chain; beta and the variance's range are taken from the kept abar); "fast" is DPM-Solver++ (2M), which uses no
+            variance.
         gradient: x_{t-1} += sigma^2 gradient(x_t), Eq. 9. With the fast solver sigma^2 is the respaced beta~.
+
+    Returns:
+        (B, C, H, W) float32, B the number of generators.
     """
     stepper = _scheduler(schedule, solver)
     stepper.set_timesteps(steps)
@@ -38,7 +42,9 @@ def denoise(predict: Predict, schedule: DDPMScheduler, shape: Sequence[int], gen
         at = torch.full((len(x),), t, device=device)
         with torch.no_grad():
             prediction, v = predict(x, at)
-        shift = 0.0 if gradient is None else gradient(x, at) * _variance(schedule, t, previous, v if solver == "ancestral" else None)
+        shift: Tensor | float = 0.0
+        if gradient is not None:
+            shift = gradient(x, at) * _variance(schedule, t, previous, v if solver == "ancestral" else None)
         with torch.no_grad():
             if solver == "ancestral":
                 x = stepper.step(torch.cat([prediction, v], 1), t, x, generator=list(generators)).prev_sample

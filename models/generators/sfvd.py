@@ -7,38 +7,24 @@ or wrong the choice is an option here, with the paper's reading among its values
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from diffusers import UNet2DModel
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
 from models.clip import UNKNOWN, ClipBatch, ClipSource, Condition
+from models.diffusion.conditioners import drop_masks, frame_channels, mask_channels
 from models.diffusion.denoiser import Denoiser, Prediction
 from models.diffusion.frame_order import Step, bisection, chronological
 from models.diffusion.guidance import OMEGA, Omega, combine, mask_gradient, needs_base
-from models.diffusion.sampler import Solver, denoise
+from models.diffusion.sampler import Gradient, Predict, Solver, denoise
+from models.diffusion.unet import NetParams, unet
 from models.generators import Checkpoint
 from models.seeding import derive_seed, generator
-from models.trainer import Loss, StateHook, TrainParams, fit
-
-DISTANCE_SCALE = 1000.0
-"""Frame distances in [-1, 1] times this are embedded like timesteps (sinusoids, then a two-layer MLP)."""
-
-
-class NetParams(BaseModel):
-    """A diffusers UNet2DModel. `attention` lists the levels, from 0 (full resolution), that have self-attention."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    channels: list[int] = Field(min_length=1)
-    layers: int = Field(1, gt=0)
-    attention: list[int] = []
-    norm_groups: int = Field(8, gt=0)
-    train: TrainParams
+from models.trainer import Loss, StateHook, fit
 
 
 class Params(BaseModel):
@@ -51,9 +37,11 @@ class Params(BaseModel):
     psi: NetParams = Field(description="the noise-aware segmentation network that guides sampling, trained on x_t")
     prediction: Prediction = "epsilon"
     mask_dropout: float = Field(0.1, ge=0, lt=1, description="annotated frames shown without their mask (scene)")
-    frame_dropout: float = Field(0.15, ge=0, lt=1, description="conditioning frame left out (motion); Eqs. 6 and 8 need that prediction")
+    frame_dropout: float = Field(
+        0.15, ge=0, lt=1, description="conditioning frame left out (motion): Eqs. 6 and 8 need that prediction too"
+    )
     motion_clips: Literal["annotated", "all"] = Field(
-        "annotated", description="the paper's motion model sees annotated clips only; `all` adds the others with their masks unknown"
+        "annotated", description="the paper trains motion on annotated frames only; `all` (ours) adds the others, masks unknown"
     )
 
 
@@ -62,14 +50,21 @@ class Sampling(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    order: Literal["bisection", "chronological"] = Field("bisection", description="chronological: the ablation without frame consistency")
+    order: Literal["bisection", "chronological"] = Field("bisection", description="chronological: the ablation of consistency")
     solver: Solver = "fast"
     steps: int = Field(20, gt=0, le=1000)
     omega: Literal["default", "bayes", "literal"] | tuple[float, float, float] = "default"
-    mask_only: Literal["motion", "scene"] = Field("motion", description="whose prediction without a frame Eqs. 6 and 8 start from")
+    mask_only: Literal["motion", "scene"] = Field("motion", description="whose frameless prediction Eqs. 6 and 8 start from")
     gamma: tuple[float, float] = Field((0.0, 15.0), description="segmentation guidance, uniform per clip; [0, 0] is off")
     gradient: Literal["sum", "mean"] = "sum"
     max_gradient_norm: float = Field(1.0, gt=0)
+
+    @field_validator("gamma")
+    @classmethod
+    def _rising(cls, gamma: tuple[float, float]) -> tuple[float, float]:
+        if not 0 <= gamma[0] <= gamma[1]:
+            raise ValueError(f"gamma {list(gamma)} must be [low, high] with 0 <= low <= high")
+        return gamma
 
 
 def build(params: Params, checkpoint: Checkpoint | None = None) -> SFVD:
@@ -88,84 +83,65 @@ class SFVD:
     def fit(self, clips: ClipSource, hook: StateHook, seed: int) -> Checkpoint:
         """Train psi, the scene model and the motion model, one after the other; a resumed run ends with the same weights.
 
+        K is the highest label among the annotated frames.
+
         Raises:
             ValueError: if no clip has an annotated frame, or clips have fewer than two frames.
         """
-        frames, channels, height, width = clips.read([0]).frames.shape[1:]
-        annotated, classes = _annotated(clips)
-        if not annotated:
+        pool = _Frames(clips)
+        frames, channels, height, width = pool.shape
+        if not pool.annotated:
             raise ValueError("SF-VD needs masks: no training clip has an annotated frame; raise dataset.annotated_patients")
         if frames < 2:
             raise ValueError(f"SF-VD needs clips of at least 2 frames, but clip_frames is {frames}; use an image model")
-        everything = list(range(len(clips)))
-        pictures = _Pictures(clips, classes)
-        moving = everything if self.params.motion_clips == "all" else annotated
-        nets = {
-            "psi": _unet(self.params.psi, (height, width), channels, classes + 1, seed=derive_seed(seed, "psi")),
-            "scene": _unet(self.params.scene, (height, width), channels + classes + 1, 2 * channels, seed=derive_seed(seed, "scene")),
-            "motion": _unet(self.params.motion, (height, width), 2 * channels + classes + 2, 2 * channels, distances=True,
-                            seed=derive_seed(seed, "motion")),
+        size, mask = (height, width), pool.classes + 1
+        nets: dict[str, nn.Module] = {
+            "psi": unet(self.params.psi, size, channels, mask, seed=derive_seed(seed, "psi")),
+            "scene": unet(self.params.scene, size, channels + mask, 2 * channels, seed=derive_seed(seed, "scene")),
+            "motion": unet(self.params.motion, size, 2 * channels + mask + 1, 2 * channels,
+                           seed=derive_seed(seed, "motion"), distances=True),
         }
-        losses: dict[str, Callable[[int], Loss]] = {
-            "psi": lambda size: self._segmentation_loss(pictures, annotated, size),
-            "scene": lambda size: self._scene_loss(pictures, annotated, everything, size),
-            "motion": lambda size: self._motion_loss(pictures, annotated, moving, size, frames),
+        losses = {"psi": self._psi_loss(pool), "scene": self._scene_loss(pool), "motion": self._motion_loss(pool)}
+        curves = {
+            name: fit(net, losses[name], getattr(self.params, name).train, phase=name, seed=seed, hook=hook)
+            for name, net in nets.items()
         }
-        curves = {}
-        for name, net in nets.items():
-            own: NetParams = getattr(self.params, name)
-            curves[name] = fit(net, losses[name](own.train.batch_size), own.train, phase=name, seed=seed, hook=hook)
-        self._nets = nets
-        self._facts = {"clip_shape": [frames, channels, height, width], "classes": classes}
+        self._nets, self._facts = nets, {"clip_shape": list(pool.shape), "classes": pool.classes}
         return Checkpoint("sfvd", self.params.model_dump(mode="json"), nets, self._facts, curves)
 
-    def _segmentation_loss(self, pictures: _Pictures, annotated: list[int], size: int) -> Loss:
+    def _psi_loss(self, pool: _Frames) -> Loss:
         def loss(net: nn.Module, rng: torch.Generator) -> Tensor:
-            frames, masks = pictures.draw(annotated, size, rng)
-            t, noise = self._noise(frames, rng)
-            device = next(net.parameters()).device
-            logits = net(self.denoiser.schedule.add_noise(frames, noise, t).to(device), t.to(device)).sample.float()
-            return functional.cross_entropy(logits, masks.long().to(device), ignore_index=UNKNOWN)
-
-        return loss
-
-    def _scene_loss(self, pictures: _Pictures, annotated: list[int], everything: list[int], size: int) -> Loss:
-        """Half of each batch annotated where both kinds exist: the annotated frames are few and must not drown."""
-        both = len(annotated) < len(everything)
-        share = size // 2 if both else size
-        unannotated = [row for row in everything if row not in set(annotated)]
-
-        def loss(net: nn.Module, rng: torch.Generator) -> Tensor:
-            frames, masks = pictures.draw(annotated, share, rng)
-            if both:
-                more, unknown = pictures.draw(unannotated, size - share, rng)
-                frames, masks = torch.cat([frames, more]), torch.cat([masks, unknown])
-            masks = _drop(masks, self.params.mask_dropout, rng)
-            t, noise = self._noise(frames, rng)
-            device = next(net.parameters()).device
-            conditioning = pictures.one_hot(masks)
-            return self.denoiser.loss(net, *_to(device, frames, noise, t, conditioning))
-
-        return loss
-
-    def _motion_loss(self, pictures: _Pictures, annotated: list[int], moving: list[int], size: int, frames: int) -> Loss:
-        """Uniform ordered pairs i != j of one clip, both directions: Eq. 8 conditions on later frames too."""
-        known = set(annotated)
-        unknown = [row for row in moving if row not in known]
-        share = size // 2 if unknown else size
-
-        def loss(net: nn.Module, rng: torch.Generator) -> Tensor:
-            rows = _choose(annotated, share, rng) + (_choose(unknown, size - share, rng) if unknown else [])
-            batch = pictures.clips.read(rows)
-            target = torch.randint(frames, (size,), generator=rng)
-            given = (target + torch.randint(1, frames, (size,), generator=rng)) % frames
-            at = torch.arange(size)
-            present = torch.rand(size, generator=rng) >= self.params.frame_dropout
-            x0, masks = batch.frames[at, target], batch.condition.masks[at, target]
-            conditioning, distance = _motion_inputs(pictures.one_hot(masks), batch.frames[at, given], (target - given) / (frames - 1), present)
+            clips, frame = pool.draw(self.params.psi.train.batch_size, rng, unannotated=False)
+            x0, masks = _pick(clips, frame)
             t, noise = self._noise(x0, rng)
-            device = next(net.parameters()).device
-            return self.denoiser.loss(net, *_to(device, x0, noise, t, conditioning, distance))
+            x_t, t, masks = _to_net(net, self.denoiser.schedule.add_noise(x0, noise, t), t, masks)
+            return functional.cross_entropy(net(x_t, t).sample.float(), masks.long(), ignore_index=UNKNOWN)
+
+        return loss
+
+    def _scene_loss(self, pool: _Frames) -> Loss:
+        def loss(net: nn.Module, rng: torch.Generator) -> Tensor:
+            clips, frame = pool.draw(self.params.scene.train.batch_size, rng)
+            x0, masks = _pick(clips, frame)
+            conditioning = mask_channels(drop_masks(masks, self.params.mask_dropout, rng), pool.classes)
+            t, noise = self._noise(x0, rng)
+            return self.denoiser.loss(net, *_to_net(net, x0, noise, t, conditioning))
+
+        return loss
+
+    def _motion_loss(self, pool: _Frames) -> Loss:
+        """Uniform ordered pairs i != j of one clip, both directions: Eq. 8 conditions on later frames too."""
+
+        def loss(net: nn.Module, rng: torch.Generator) -> Tensor:
+            size, frames = self.params.motion.train.batch_size, pool.shape[0]
+            clips, target = pool.draw(size, rng, unannotated=self.params.motion_clips == "all")
+            given = (target + torch.randint(1, frames, (size,), generator=rng)) % frames
+            present = torch.rand(size, generator=rng) >= self.params.frame_dropout
+            x0, masks = _pick(clips, target)
+            other, distance = frame_channels(_pick(clips, given)[0], (target - given) / (frames - 1), present)
+            conditioning = torch.cat([mask_channels(masks, pool.classes), other], 1)
+            t, noise = self._noise(x0, rng)
+            return self.denoiser.loss(net, *_to_net(net, x0, noise, t, conditioning, distance))
 
         return loss
 
@@ -176,7 +152,8 @@ class SFVD:
     def draws(self, seeds: Sequence[int], sampling: Sampling) -> list[dict[str, float]]:
         """gamma of each clip: uniform over `sampling.gamma`, a function of the clip's seed."""
         low, high = sampling.gamma
-        return [{"gamma": low + (high - low) * float(torch.rand((), generator=generator(derive_seed(seed, "gamma"))))} for seed in seeds]
+        uniform = (float(torch.rand((), generator=generator(derive_seed(seed, "gamma")))) for seed in seeds)
+        return [{"gamma": low + (high - low) * share} for share in uniform]
 
     def sample(self, conditions: Condition, seeds: Sequence[int], sampling: Sampling, device: str = "cpu") -> ClipBatch:
         """One clip per condition and seed; frames of one level of the order are denoised in one batch.
@@ -189,73 +166,85 @@ class SFVD:
             Clips with (B, T, C, H, W) frames on the CPU; ids are the condition ids, the caller knows better ones.
 
         Raises:
-            ValueError: if the masks' shape is not the one the checkpoint was trained for, or a mask is unknown.
+            ValueError: if the masks' shape or labels are not those the checkpoint was trained for, or a mask is unknown.
         """
-        frames, channels, height, width = self._facts["clip_shape"]
-        if tuple(conditions.masks.shape[1:]) != (frames, height, width):
-            raise ValueError(f"conditions are {tuple(conditions.masks.shape[1:])}, but the checkpoint makes clips of {(frames, height, width)}")
-        if not conditions.annotated.all():
-            raise ValueError("conditions with unknown pixels cannot be sampled; give a mask for every frame")
+        frames, *shape = self._facts["clip_shape"]
+        self._refuse(conditions, seeds)
         for net in self._nets.values():
             net.to(device).eval()
         masks = conditions.masks.to(device)
         gamma = torch.tensor([draw["gamma"] for draw in self.draws(seeds, sampling)], device=device)
         generators = [generator(seed) for seed in seeds]
-        omega = Omega(*sampling.omega) if not isinstance(sampling.omega, str) else OMEGA[sampling.omega]
-        order = bisection(frames) if sampling.order == "bisection" else chronological(frames)
-        video = torch.zeros(len(seeds), frames, channels, height, width, device=device)
-        for level in order:
+        video = torch.zeros(len(seeds), frames, *shape, device=device)
+        for level in (bisection if sampling.order == "bisection" else chronological)(frames):
             wanted = [step.frame for step in level]
-            asked = masks[:, wanted].flatten(0, 1)  # (B F, H, W), clip-major so that each clip's generator serves its own frames
-            predict = self._predictor(level, video, asked, omega, sampling)
-            gradient = self._gradient(asked, gamma.repeat_interleave(len(level)), sampling) if max(sampling.gamma) > 0 else None
-            made = denoise(predict, self.denoiser.schedule, (channels, height, width), [own for own in generators for _ in level],
-                           solver=sampling.solver, steps=sampling.steps, gradient=gradient, device=device)
-            video[:, wanted] = made.view(len(seeds), len(level), channels, height, width)
+            # clip-major, so that each clip's generator serves its own frames in order
+            asked = masks[:, wanted].flatten(0, 1)
+            own = [rng for rng in generators for _ in level]
+            predict = self._predictor(level, video, asked, sampling)
+            pull = self._gradient(asked, gamma.repeat_interleave(len(level)), sampling) if sampling.gamma[1] > 0 else None
+            made = denoise(
+                predict, self.denoiser.schedule, shape, own,
+                solver=sampling.solver, steps=sampling.steps, gradient=pull, device=device,
+            )
+            video[:, wanted] = made.unflatten(0, (len(seeds), len(level)))
         return ClipBatch(conditions.ids, video.cpu(), conditions)
 
-    def _predictor(self, level: list[Step], video: Tensor, masks: Tensor, omega: Omega, sampling: Sampling) -> Callable[
-        [Tensor, Tensor], tuple[Tensor, Tensor]
-    ]:
-        """The combined prediction of one level; all branches that have a weight go through the network as one batch."""
+    def _refuse(self, conditions: Condition, seeds: Sequence[int]) -> None:
+        frames, _, *size = self._facts["clip_shape"]
+        classes: int = self._facts["classes"]
+        if len(seeds) != len(conditions):
+            raise ValueError(f"{len(conditions)} conditions, but {len(seeds)} seeds; give one seed a condition")
+        if (shape := list(conditions.masks.shape[1:])) != [frames, *size]:
+            raise ValueError(f"conditions are {shape}, but the checkpoint makes clips of {[frames, *size]}; make those")
+        if not conditions.annotated.all():
+            raise ValueError("conditions with unknown pixels cannot be sampled; give a mask for every frame")
+        if (label := int(conditions.masks.max())) > classes:
+            raise ValueError(f"conditions show label {label}, but the checkpoint knows 1 to {classes}; train it on that class")
+
+    def _predictor(self, level: list[Step], video: Tensor, masks: Tensor, sampling: Sampling) -> Predict:
+        """The combined prediction of one level, by how many frames it is given: none (Eq. 4), one (Eq. 6) or two (Eq. 8)."""
+        omega = OMEGA[sampling.omega] if isinstance(sampling.omega, str) else Omega(*sampling.omega)
+        known = mask_channels(masks, self._facts["classes"])
+        if givens := len(level[0].given):
+            return self._motion_predictor(level, video, known, omega[givens], sampling.mask_only)
+        inputs = [torch.zeros_like(known), known] if needs_base(omega.scene, 1) else [known]
+
+        def predict(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+            predictions, v = _branches(self._nets["scene"], x, t, inputs)
+            return combine(predictions[0], predictions[-1:], omega.scene), v[-1]
+
+        return predict
+
+    def _motion_predictor(self, level: list[Step], video: Tensor, known: Tensor, omega: float, mask_only: str) -> Predict:
+        """All branches that have a weight go through the network as one batch."""
         clips, frames = video.shape[:2]
-        classes = self._facts["classes"]
-        known = _one_hot(masks, classes)
         givens = len(level[0].given)
-        weight = (omega.scene, omega.concluding, omega.intermediate)[givens]
-        if givens == 0:
-            unknown = torch.zeros_like(known)
-            branches = ([unknown] if needs_base(weight, 1) else []) + [known]
-
-            def predict_scene(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-                predictions, v = _branches(self._nets["scene"], x, t, branches, None)
-                return (combine(predictions[0], predictions[1:], weight) if len(branches) == 2 else predictions[0]), v[-1]
-
-            return predict_scene
-        target = torch.tensor([step.frame for step in level], device=video.device).repeat(clips)
-        present = torch.ones(len(masks), dtype=torch.bool, device=video.device)
-        inputs = []
+        present = torch.ones(len(known), dtype=torch.bool, device=video.device)
+        inputs, distances = [], []
         for side in range(givens):
-            given = torch.tensor([step.given[side] for step in level], device=video.device)
-            pictures = video[:, given].flatten(0, 1)
-            inputs.append(_motion_inputs(known, pictures, (target - given.repeat(clips)) / (frames - 1), present))
-        base = needs_base(weight, givens)
-        if base and sampling.mask_only == "motion":
-            inputs.insert(0, _motion_inputs(known, torch.zeros_like(pictures), torch.zeros_like(inputs[0][1]), ~present))
+            offset = torch.tensor([step.frame - step.given[side] for step in level], device=video.device) / (frames - 1)
+            given = video[:, [step.given[side] for step in level]].flatten(0, 1)
+            other, distance = frame_channels(given, offset.repeat(clips), present)
+            inputs.append(torch.cat([known, other], 1))
+            distances.append(distance)
+        base = needs_base(omega, givens)
+        if base and mask_only == "motion":
+            other, distance = frame_channels(given, offset.repeat(clips), ~present)
+            inputs.insert(0, torch.cat([known, other], 1))
+            distances.insert(0, distance)
 
-        def predict_motion(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-            predictions, v = _branches(self._nets["motion"], x, t, [one for one, _ in inputs], [distance for _, distance in inputs])
-            conditioned = predictions[-givens:]
+        def predict(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+            predictions, v = _branches(self._nets["motion"], x, t, inputs, distances)
+            start = predictions[0]
+            if base and mask_only == "scene":
+                start = _branches(self._nets["scene"], x, t, [known])[0][0]
             # Eq. 8's variance is not in the paper: the mean of the two log-variances, which is the mean of v
-            variance = torch.stack(v[-givens:]).mean(0)
-            if not base:
-                return combine(torch.zeros_like(x), conditioned, weight), variance
-            start = predictions[0] if sampling.mask_only == "motion" else _branches(self._nets["scene"], x, t, [known], None)[0][0]
-            return combine(start, conditioned, weight), variance
+            return combine(start, predictions[-givens:], omega), torch.stack(v[-givens:]).mean(0)
 
-        return predict_motion
+        return predict
 
-    def _gradient(self, masks: Tensor, gamma: Tensor, sampling: Sampling) -> Callable[[Tensor, Tensor], Tensor]:
+    def _gradient(self, masks: Tensor, gamma: Tensor, sampling: Sampling) -> Gradient:
         psi = self._nets["psi"]
 
         def gradient(x: Tensor, t: Tensor) -> Tensor:
@@ -265,96 +254,57 @@ class SFVD:
         return gradient
 
 
-class _Pictures:
-    """Random single frames of a clip source: one frame of each drawn clip."""
+class _Frames:
+    """The frames of a clip source by place (clip, frame): `annotated`, whose mask is complete, and `unannotated`.
 
-    def __init__(self, clips: ClipSource, classes: int) -> None:
-        self.clips, self.classes = clips, classes
-
-    def draw(self, rows: list[int], size: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """`size` frames (size, C, H, W) and their masks (size, H, W) of uniformly drawn clips among `rows`."""
-        batch = self.clips.read(_choose(rows, size, rng))
-        frame = torch.randint(batch.frames.shape[1], (size,), generator=rng)
-        at = torch.arange(size)
-        return batch.frames[at, frame], batch.condition.masks[at, frame]
-
-    def one_hot(self, masks: Tensor) -> Tensor:
-        return _one_hot(masks, self.classes)
-
-
-def _annotated(clips: ClipSource, batch: int = 64) -> tuple[list[int], int]:
-    """Rows with an annotated frame, and the highest label among them."""
-    rows, classes = [], 0
-    for start in range(0, len(clips), batch):
-        here = list(range(start, min(start + batch, len(clips))))
-        condition = clips.read(here).condition
-        rows += [row for row, known in zip(here, condition.annotated.any(1).tolist(), strict=True) if known]
-        labels = condition.masks[condition.masks != UNKNOWN]
-        classes = max(classes, int(labels.max()) if labels.numel() else 0)
-    return rows, max(classes, 1)
-
-
-def _choose(rows: list[int], size: int, rng: torch.Generator) -> list[int]:
-    return [rows[number] for number in torch.randint(len(rows), (size,), generator=rng).tolist()]
-
-
-def _drop(masks: Tensor, probability: float, rng: torch.Generator) -> Tensor:
-    """Whole masks replaced by UNKNOWN."""
-    dropped = torch.rand(len(masks), generator=rng) < probability
-    return torch.where(dropped.view(-1, 1, 1), torch.full_like(masks, UNKNOWN), masks)
-
-
-def _one_hot(masks: Tensor, classes: int) -> Tensor:
-    """(B, H, W) labels -> (B, K + 1, H, W): one channel a class, then 1 where the mask is known.
-
-    Zeros alone would not tell "no wire here" from "nobody looked".
+    A step reads one whole clip for each frame it uses, since the store's chunk is the clip.
     """
-    known = (masks != UNKNOWN).float()
-    layers = [(masks == label).float() for label in range(1, classes + 1)]
-    return torch.stack([*layers, known], 1)
+
+    def __init__(self, clips: ClipSource, batch: int = 64) -> None:
+        self.clips = clips
+        self.shape = tuple(clips.read([0]).frames.shape[1:])
+        self.annotated: list[tuple[int, int]] = []
+        self.unannotated: list[tuple[int, int]] = []
+        self.classes = 1
+        for start in range(0, len(clips), batch):
+            condition = clips.read(range(start, min(start + batch, len(clips)))).condition
+            for row, frame in condition.annotated.nonzero().tolist():
+                self.annotated.append((start + row, frame))
+            for row, frame in (~condition.annotated).nonzero().tolist():
+                self.unannotated.append((start + row, frame))
+            labels = torch.where(condition.masks == UNKNOWN, 0, condition.masks)
+            self.classes = max(self.classes, int(labels.max()))
+
+    def draw(self, size: int, rng: torch.Generator, unannotated: bool = True) -> tuple[ClipBatch, Tensor]:
+        """`size` random clips and one place (size,) in each; half of them annotated where both kinds exist.
+
+        The annotated frames are few and must not drown among the others.
+        """
+        mixed = unannotated and bool(self.unannotated)
+        share = (size + 1) // 2 if mixed else size
+        places = [self.annotated[number] for number in torch.randint(len(self.annotated), (share,), generator=rng).tolist()]
+        if mixed:
+            more = torch.randint(len(self.unannotated), (size - share,), generator=rng).tolist()
+            places += [self.unannotated[number] for number in more]
+        return self.clips.read([row for row, _ in places]), torch.tensor([frame for _, frame in places])
 
 
-def _motion_inputs(mask: Tensor, given: Tensor, distance: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-    """Conditioning channels of the motion model (mask, frame, has-frame) and its scaled signed frame distance.
-
-    A left-out frame is black with its indicator at zero and distance zero.
-    """
-    has = present.float()
-    frame = given * has.view(-1, 1, 1, 1)
-    indicator = has.view(-1, 1, 1, 1).expand(-1, 1, *given.shape[2:])
-    return torch.cat([mask, frame, indicator], 1), distance * has * DISTANCE_SCALE
+def _pick(clips: ClipBatch, frame: Tensor) -> tuple[Tensor, Tensor]:
+    """One frame (B, C, H, W) and its mask (B, H, W) of each clip."""
+    row = torch.arange(len(clips))
+    return clips.frames[row, frame], clips.condition.masks[row, frame]
 
 
-def _branches(net: nn.Module, x: Tensor, t: Tensor, inputs: list[Tensor], labels: list[Tensor] | None) -> tuple[list[Tensor], list[Tensor]]:
+def _branches(
+    net: nn.Module, x: Tensor, t: Tensor, inputs: list[Tensor], labels: list[Tensor] | None = None
+) -> tuple[list[Tensor], list[Tensor]]:
     """Predictions and v of several conditionings of the same x_t, in one pass."""
     count = len(inputs)
     batch = torch.cat([x.repeat(count, 1, 1, 1), torch.cat(inputs)], 1)
-    out = net(batch, t.repeat(count), torch.cat(labels) if labels else None).sample
-    prediction, v = out.chunk(2, 1)
+    prediction, v = net(batch, t.repeat(count), torch.cat(labels) if labels else None).sample.chunk(2, 1)
     return list(prediction.chunk(count)), list(v.chunk(count))
 
 
-def _to(device: torch.device, *tensors: Tensor) -> list[Tensor]:
+def _to_net(net: nn.Module, *tensors: Tensor) -> list[Tensor]:
+    device = next(net.parameters()).device
     return [tensor.to(device, non_blocking=True) for tensor in tensors]
-
-
-def _unet(params: NetParams, size: tuple[int, int], inputs: int, outputs: int, *, seed: int, distances: bool = False) -> UNet2DModel:
-    """Raises ValueError if the frame size cannot be halved as often as the levels ask."""
-    factor = 2 ** (len(params.channels) - 1)
-    if size[0] % factor or size[1] % factor:
-        raise ValueError(f"frame_size {list(size)} must be divisible by {factor} for {len(params.channels)} levels of channels; change either")
-    levels = range(len(params.channels))
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return UNet2DModel(
-            sample_size=size,
-            in_channels=inputs,
-            out_channels=outputs,
-            block_out_channels=tuple(params.channels),
-            layers_per_block=params.layers,
-            norm_num_groups=params.norm_groups,
-            down_block_types=tuple("AttnDownBlock2D" if level in params.attention else "DownBlock2D" for level in levels),
-            up_block_types=tuple("AttnUpBlock2D" if level in params.attention else "UpBlock2D" for level in reversed(levels)),
-            attention_head_dim=16,
-            class_embed_type="timestep" if distances else None,
-        )

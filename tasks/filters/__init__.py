@@ -1,6 +1,7 @@
 """Filters: score, then decide. Scoring is heavy and shards freely; deciding is cheap and sees all clips at once.
 
-A file offers `Params` and `build(params, critic) -> Filter`. Nothing is ever deleted: a decision is a row.
+A file offers `CRITIC`, the kind of critic it looks through, `Params` and `build(params, critic) -> Filter`. Nothing is ever
+deleted: a decision is a row.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ The released code compares a cosine (at most 1) with 98 and so never drops anyth
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Literal
@@ -20,6 +21,8 @@ from models.generators import Checkpoint
 from tasks.filters import Evidence
 from tasks.records import Decision
 
+CRITIC = "vae"
+
 
 class Params(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -28,7 +31,7 @@ class Params(BaseModel):
     score_only: bool = Field(False, description="keep everything, record what would be dropped")
     threshold: float = Field(98.0, gt=0, le=100, description="percent; from here on a clip is a duplicate")
     scope: Literal["group", "all"] = Field(
-        "group", description="compare within one condition, as the paper's text says, or with every kept clip, as its algorithm prints"
+        "group", description="compare within one condition (the paper's text) or with every kept clip (its printed algorithm)"
     )
 
 
@@ -45,7 +48,7 @@ def embed(latents: Tensor) -> Tensor:
 def greedy(vectors: Tensor, threshold: float, block: int = 512) -> tuple[Tensor, Tensor]:
     """Keep a vector if its similarity to every one kept before is below the threshold.
 
-    One matrix product per block against the kept vectors and one within the block; memory is flat in their number.
+    One matrix product per pair of blocks; beside the vectors, memory is flat in their number.
 
     Args:
         vectors: (N, D) unit vectors in the order of their right to stay.
@@ -59,8 +62,10 @@ def greedy(vectors: Tensor, threshold: float, block: int = 512) -> tuple[Tensor,
     for start in range(0, len(vectors), block):
         part = vectors[start : start + block]
         before = torch.full((len(part),), -torch.inf)
-        for known in vectors[:start][kept[:start]].split(8 * block):
-            before = torch.maximum(before, 100 * (part @ known.T).amax(1))
+        for earlier in range(0, start, block):
+            known = vectors[earlier : earlier + block][kept[earlier : earlier + block]]
+            if len(known):
+                before = torch.maximum(before, 100 * (part @ known.T).amax(1))
         within = 100 * (part @ part.T)
         alive = torch.zeros(len(part), dtype=torch.bool)
         for row in range(len(part)):
@@ -89,7 +94,10 @@ class Similarity:
         for members in groups.values():
             kept, highest = greedy(evidence.values[[row[clip] for clip in members]], self.params.threshold)
             for clip, keep, value in zip(members, kept.tolist(), highest.tolist(), strict=True):
-                score = max(value, 0.0)  # the first of a group is like nothing before it
-                reason = "unlike the clips kept before" if keep else f"{value:.2f} % like a clip kept before"
-                verdicts[clip] = Decision(clip, "", keep, score, f"< {self.params.threshold:g}", reason)
+                first = value == -math.inf
+                reason = "the first of its kind" if first else "unlike the clips kept before"
+                if not keep:
+                    reason = f"{value:.2f} % like a clip kept before"
+                # tables have no -inf: the first, which is compared with nothing, scores 0
+                verdicts[clip] = Decision(clip, "", keep, 0.0 if first else value, f"< {self.params.threshold:g}", reason)
         return [verdicts[clip] for clip in candidates]

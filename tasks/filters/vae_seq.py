@@ -5,15 +5,13 @@ Ctrl-GenAug, Algorithm 1, stage 2. Higher is more static, so it is a band, not a
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.nn import functional
 
@@ -22,6 +20,8 @@ from models.critics import vae
 from models.generators import Checkpoint
 from tasks.filters import Evidence
 from tasks.records import Decision
+
+CRITIC = "vae"
 
 
 class Params(BaseModel):
@@ -47,12 +47,12 @@ def band(values: NDArray[np.float64], clusters: int = 4, seed: int = 3407) -> tu
     """Lower and upper threshold: half-way between the two lowest and between the two highest sorted centroids.
 
     The released code takes these midpoints; the paper says "boundary thresholds" only. None when there is nothing to cluster:
-    fewer distinct values than clusters.
+    fewer distinct values than clusters, where values that differ by float32's rounding (1e-4 %) are one.
     """
-    if len(np.unique(values)) < clusters:
+    if len(np.unique(values.round(4))) < clusters:
         return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
+    # threads add their sums in the order they end, so that more than one can change the last bits from run to run
+    with threadpool_limits(1):
         fitted = KMeans(clusters, n_init=10, random_state=seed).fit(values[:, None])
     centres = np.sort(fitted.cluster_centers_[:, 0])
     return float(centres[:2].mean()), float(centres[-2:].mean())
@@ -77,7 +77,8 @@ class VaeSeq:
             reason = f"kept: fewer than {self.params.clusters} distinct values, nothing to cluster"
             return [Decision(clip, "", True, score[clip], "none", reason) for clip in candidates]
         low, high = limits
-        return [Decision(clip, "", low <= score[clip] <= high, score[clip], f"{low:.3f}..{high:.3f}", _reason(score[clip], low, high))
+        threshold = f"{low:.3f} .. {high:.3f}"
+        return [Decision(clip, "", low <= score[clip] <= high, score[clip], threshold, _reason(score[clip], low, high))
                 for clip in candidates]
 
 

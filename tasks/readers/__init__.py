@@ -1,7 +1,7 @@
 """Readers: files in, volumes of frames and masks out, one module a format.
 
 A module offers `Params` and `sources(location, params) -> list[Source]`, ordered by name. Listing is cheap and opens nothing;
-`Source.read` decodes one file and raises `Quarantined` with a reason when it cannot be used.
+`Source.read` decodes one file and raises `QuarantinedError` with a reason when it cannot be used.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 
-class Quarantined(ValueError):
+class QuarantinedError(ValueError):
     """This input cannot be used; the message says why. The run goes on without it."""
 
 
@@ -41,7 +41,7 @@ class Source:
     Attributes:
         name: path relative to the data set's location; appears in the quarantine only.
         files: what is decoded; their bytes identify the source.
-        patient, label: as the data set's table or file names say.
+        patient, label: as the data set's table or file names say; an empty patient is one that they do not know.
         read: decodes it.
         key: stands for the bytes of a source that is computed, not stored (the phantom).
     """

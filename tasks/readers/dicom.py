@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -12,10 +12,13 @@ from numpy.typing import NDArray
 from pydantic import Field
 from pydicom.dataset import FileDataset
 from pydicom.errors import InvalidDicomError
-from pydicom.pixels import apply_rescale, pixel_array
+from pydicom.pixels import apply_color_lut, apply_rescale, pixel_array
 
-from tasks.patients import PatientParams, patient_lookup
-from tasks.readers import Quarantined, Source, Volume
+from tasks.patients import PatientParams, hashed, patient_lookup
+from tasks.readers import QuarantinedError, Source, Volume
+
+_UNREADABLE = (InvalidDicomError, OSError, EOFError, ValueError, AttributeError, KeyError, TypeError, RuntimeError)
+"""What pydicom and its decoders raise for files that are no DICOM, truncated, or compressed in a way nobody here decodes."""
 
 
 class Params(PatientParams):
@@ -23,7 +26,7 @@ class Params(PatientParams):
 
     folder: str = Field(".", description="relative to the data set's location; searched in depth, any suffix")
     color: bool = False
-    max_values: int = Field(2**30, gt=0, description="frames x rows x columns x samples a file may declare")
+    max_values: int = Field(2**29, gt=0, description="frames x rows x columns x samples a file may declare")
 
 
 def sources(location: Path, params: Params) -> list[Source]:
@@ -44,48 +47,45 @@ def sources(location: Path, params: Params) -> list[Source]:
 def _patient(file: Path) -> str:
     try:
         header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["PatientID"])
-    except (InvalidDicomError, OSError, ValueError, AttributeError, EOFError, KeyError, NotImplementedError):
-        return file.name  # reading it will say what is wrong
-    identity = str(header.get("PatientID", "")).strip()
-    return hashlib.blake2b(identity.encode(), digest_size=8).hexdigest() if identity else file.name
+    except _UNREADABLE:
+        return hashed(file.name)  # reading it will say what is wrong
+    return hashed(str(header.get("PatientID") or "").strip() or file.name)
 
 
 def _read(file: Path, params: Params) -> Volume:
     try:
         header = pydicom.dcmread(file)
         if "PixelData" not in header:
-            raise Quarantined("has no pixels")
+            raise QuarantinedError("has no pixels")
         count = int(header.get("NumberOfFrames") or 1)
         size = count * int(header.Rows) * int(header.Columns) * int(header.SamplesPerPixel)
         if size > params.max_values or size <= 0:
-            raise Quarantined(f"declares {size} values")
+            raise QuarantinedError(f"declares {size} values")
         pixels = pixel_array(header)  # YBR comes out as RGB
-    except (InvalidDicomError, OSError, ValueError, AttributeError, EOFError, RuntimeError, NotImplementedError, KeyError, TypeError) as error:
-        if isinstance(error, Quarantined):
+    except _UNREADABLE as error:
+        if isinstance(error, QuarantinedError):
             raise
-        raise Quarantined(f"cannot be decoded: {str(error).splitlines()[0] if str(error) else type(error).__name__}") from None
+        raise QuarantinedError(f"cannot be decoded: {' '.join(str(error).split()) or type(error).__name__}") from None
     colour = int(header.SamplesPerPixel) > 1
     video = pixels if count > 1 else pixels[None]
-    if colour:
-        return Volume(video if params.color else _grey(video), None, frame_time(header))
-    return Volume(_monochrome(video, header)[..., None], None, frame_time(header))
+    if not colour:
+        grey = _monochrome(video, header)[..., None]
+        return Volume(np.repeat(grey, 3, -1) if params.color else grey, None, frame_time(header))
+    return Volume(video if params.color else _grey(video), None, frame_time(header))
 
 
-def _grey(video: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _grey(video: NDArray[Any]) -> NDArray[np.float32]:
     """ITU-R 601 luma of RGB frames, (F, H, W, 1)."""
     return (video.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32))[..., None]
 
 
-def _monochrome(video: NDArray[np.generic], header: FileDataset) -> NDArray[np.float32]:
-    """Rescaled values, larger brighter; palette colours become their grey."""
+def _monochrome(video: NDArray[Any], header: FileDataset) -> NDArray[Any]:
+    """(F, H, W) rescaled values, larger brighter; palette colours become their grey."""
     interpretation = str(header.PhotometricInterpretation)
     if interpretation == "PALETTE COLOR":
-        from pydicom.pixels import apply_color_lut
-
-        colours = apply_color_lut(video, header).astype(np.float32)
-        return _grey(colours)[..., 0]  # type: ignore[arg-type]
-    values = apply_rescale(video, header).astype(np.float32)
-    return values.max() - values if interpretation == "MONOCHROME1" else values
+        return _grey(apply_color_lut(video, header))[..., 0]
+    values = apply_rescale(video, header)
+    return values.max() - values.astype(np.float32) if interpretation == "MONOCHROME1" else values
 
 
 def frame_time(header: FileDataset) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -12,15 +13,18 @@ from pydantic import Field
 
 from models.clip import UNKNOWN
 from tasks.patients import PatientParams, patient_lookup
-from tasks.readers import Quarantined, Source, Volume
+from tasks.readers import QuarantinedError, Source, Volume
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
 MAX_PIXELS = 64_000_000
 
 
 class Params(PatientParams):
-    images: str = Field(".", description="relative to the data set's location; every folder below with pictures in it is a clip")
-    masks: str | None = Field(None, description="a folder of the same shape with mask pictures; frames without one count as not annotated")
+    """Mask pictures hold labels 0..K, or 0 and 255 for one class; frames without one are not annotated."""
+
+    images: str = Field(".", description="relative to the location; every folder in it that holds pictures is a clip")
+    masks: str | None = Field(None, description="folder of mask pictures under the same relative names; may be `images`")
+    mask_suffix: str = Field("", description="what a mask's name has more than its picture's, before the dot, e.g. _mask")
     stills: bool = Field(False, description="every picture is a source of one frame")
     color: bool = False
 
@@ -30,7 +34,7 @@ def sources(location: Path, params: Params) -> list[Source]:
     look_up = patient_lookup(location, params)
     masks = location / params.masks if params.masks else None
     pictures = sorted(file for file in root.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file()
-                      and (masks is None or masks == root or not file.is_relative_to(masks)))
+                      and not _is_mask(file, root, masks, params.mask_suffix))
     groups: dict[Path, list[Path]] = {}
     for file in pictures:
         groups.setdefault(file if params.stills else file.parent, []).append(file)
@@ -38,54 +42,61 @@ def sources(location: Path, params: Params) -> list[Source]:
     for key, files in groups.items():
         name = str(key.relative_to(location))
         patient, label = look_up(name) or ("", None)
-        wanted = [masks / file.relative_to(root) for file in files] if masks else []
-        there = [file for file in wanted if file.is_file()]
+        wanted = [_mask_of(file, root, masks, params.mask_suffix) for file in files] if masks else []
+        there = [file for file in wanted if file is not None]
         found.append(Source(name, (*files, *there), patient, label, partial(_read, files, wanted, params.color)))
     return found
 
 
-def _read(files: list[Path], masks: list[Path], color: bool) -> Volume:
+def _is_mask(file: Path, root: Path, masks: Path | None, suffix: str) -> bool:
+    if masks is not None and masks != root and file.is_relative_to(masks):
+        return True
+    return bool(suffix) and file.stem.endswith(suffix)
+
+
+def _mask_of(file: Path, root: Path, masks: Path, suffix: str) -> Path | None:
+    """The mask of a picture, of whatever format; None if there is none."""
+    stem = masks / file.relative_to(root).with_name(file.stem + suffix)
+    return next((found for end in sorted(SUFFIXES) if (found := stem.with_name(stem.name + end)).is_file()), None)
+
+
+def _read(files: list[Path], masks: list[Path | None], color: bool) -> Volume:
     frames = [picture(file, "RGB" if color else "L") for file in files]
     if any(frame.shape != frames[0].shape for frame in frames):
-        raise Quarantined("pictures differ in size")
+        raise QuarantinedError("pictures differ in size")
     video = np.stack(frames)
     return Volume(video if color else video[..., None], mask_pictures(masks, video.shape[:3]) if masks else None)
 
 
 def picture(file: Path, mode: str) -> NDArray[np.uint8]:
-    """One decoded picture; Quarantined if it cannot be or is too large."""
+    """One decoded picture; QuarantinedError if it cannot be or is too large."""
     try:
         with Image.open(file) as opened:
             if opened.width * opened.height > MAX_PIXELS:
-                raise Quarantined(f"{file.name} declares {opened.width}x{opened.height} pixels")
+                raise QuarantinedError(f"{file.name} declares {opened.width}x{opened.height} pixels")
             if opened.mode.startswith("I") and mode == "L":  # 16 bits: PIL's own conversion clips
                 deep = np.asarray(opened, dtype=np.float64)
                 span = max(deep.max() - deep.min(), 1.0)
                 return ((deep - deep.min()) / span * 255).round().astype(np.uint8)
             return np.asarray(opened.convert(mode))
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        if isinstance(error, Quarantined):
+        if isinstance(error, QuarantinedError):
             raise
-        raise Quarantined(f"{file.name} cannot be read: {error}") from None
+        raise QuarantinedError(f"{file.name} cannot be read: {error}") from None
 
 
-def mask_pictures(files: list[Path], shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """(F, H, W) labels from one picture a frame; a frame whose picture is missing is UNKNOWN.
-
-    Pictures hold labels 0..K, or 0 and 255 for one class.
-    """
-    if len(files) != shape[0]:
-        raise Quarantined(f"has {shape[0]} frames, but {len(files)} mask pictures")
+def mask_pictures(files: Sequence[Path | None], shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """(F, H, W) labels from one picture a frame, 255 read as class 1; a frame without a picture is UNKNOWN."""
     masks = np.full(shape, UNKNOWN, np.uint8)
     for frame, file in enumerate(files):
-        if not file.is_file():
+        if file is None:
             continue
         labels = picture(file, "L") if _is_grey(file) else picture(file, "P")
         if labels.shape != shape[1:]:
-            raise Quarantined(f"mask {file.name} is {labels.shape}, its frame is {shape[1:]}")
+            raise QuarantinedError(f"mask {file.name} is {labels.shape}, its frame is {shape[1:]}")
         values = np.unique(labels)
         if values.max() == 255 and len(values) > 2:
-            raise Quarantined(f"mask {file.name} has {len(values)} grey values; give labels 0..K, or 0 and 255")
+            raise QuarantinedError(f"mask {file.name} has {len(values)} grey values; give labels 0..K, or 0 and 255")
         masks[frame] = np.where(labels == 255, 1, labels)
     return masks
 
@@ -95,4 +106,4 @@ def _is_grey(file: Path) -> bool:
         with Image.open(file) as opened:
             return opened.mode != "P"
     except (UnidentifiedImageError, OSError) as error:
-        raise Quarantined(f"{file.name} cannot be read: {error}") from None
+        raise QuarantinedError(f"{file.name} cannot be read: {error}") from None

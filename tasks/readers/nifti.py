@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from tasks.patients import PatientParams, patient_lookup
-from tasks.readers import Quarantined, Source, Volume
+from tasks.readers import QuarantinedError, Source, Volume
+
+MAX_VOXELS = 2**29
 
 
 class Params(PatientParams):
@@ -27,7 +30,7 @@ def sources(location: Path, params: Params) -> list[Source]:
     folder = location / params.images
     look_up = patient_lookup(location, params)
     found = []
-    for image in sorted([*folder.glob("*.nii"), *folder.glob("*.nii.gz")]):
+    for image in sorted(file for file in folder.glob("*") if file.name.endswith((".nii", ".nii.gz")) and file.name[0] != "."):
         name = str(image.relative_to(location))
         mask = location / params.masks / image.name if params.masks else None
         patient, label = look_up(name) or ("", None)
@@ -39,31 +42,31 @@ def sources(location: Path, params: Params) -> list[Source]:
 def _read(image: Path, mask: Path | None, axis: int) -> Volume:
     voxels = _load(image)
     if voxels.ndim != 3:
-        raise Quarantined(f"has {voxels.ndim} dimensions, a volume has 3")
+        raise QuarantinedError(f"has {voxels.ndim} dimensions, but a volume has 3")
     if mask is None:
         return Volume(_frames(voxels, axis)[..., None])
     if not mask.exists():
-        raise Quarantined(f"has no mask {mask.name}")
+        raise QuarantinedError(f"has no mask {mask.name}")
     labels = _load(mask)
     if labels.shape != voxels.shape:
-        raise Quarantined(f"mask is {labels.shape}, image is {voxels.shape}")
+        raise QuarantinedError(f"mask is {labels.shape}, image is {voxels.shape}")
     rounded = labels.round()
-    if not np.array_equal(rounded, labels) or labels.min() < 0 or labels.max() > 254:
-        raise Quarantined("mask has values that are not labels 0..254")
+    if labels.size and (not np.array_equal(rounded, labels) or labels.min() < 0 or labels.max() > 254):
+        raise QuarantinedError("mask has values that are not labels 0..254")
     return Volume(_frames(voxels, axis)[..., None], _frames(rounded.astype(np.uint8), axis))
 
 
 def _load(path: Path) -> NDArray[np.float32]:
     try:
         image = nibabel.load(path)
-        size = int(np.prod(image.shape, dtype=np.int64))  # type: ignore[attr-defined]
-        if size > 2**31:
-            raise Quarantined(f"{path.name} declares {size} voxels")
+        size = math.prod(image.shape)  # type: ignore[attr-defined]
+        if size > MAX_VOXELS:
+            raise QuarantinedError(f"declares {size} voxels, more than {MAX_VOXELS}")
         return np.asarray(image.dataobj, dtype=np.float32)  # type: ignore[attr-defined]
     except (ImageFileError, OSError, EOFError, ValueError, ArithmeticError) as error:
-        if isinstance(error, Quarantined):
+        if isinstance(error, QuarantinedError):
             raise
-        raise Quarantined(f"{path.name} cannot be read: {error}") from None
+        raise QuarantinedError(f"cannot be read: {' '.join(str(error).split())}") from None
 
 
 def _frames(voxels: NDArray[np.generic], axis: int) -> NDArray[np.generic]:

@@ -8,21 +8,23 @@ from pathlib import Path
 import av
 import numpy as np
 from av.error import FFmpegError
+from numpy.typing import NDArray
 from pydantic import Field
 
 from tasks.patients import PatientParams, patient_lookup
-from tasks.readers import Quarantined, Source, Volume
+from tasks.readers import QuarantinedError, Source, Volume
 from tasks.readers.images import mask_pictures
 
 SUFFIXES = {".mp4", ".mov", ".avi", ".mpeg", ".mpg", ".m4v", ".mkv", ".wmv", ".gif"}
 
 
 class Params(PatientParams):
+    """Mask pictures are named by their frame's number, from 0 (`17.png`, `0017.png`); frames without one are not annotated."""
+
     folder: str = Field(".", description="relative to the data set's location; searched in depth")
-    masks: str | None = Field(None, description="folder with one folder of pictures a video, named as the video without suffix")
+    masks: str | None = Field(None, description="folder with a folder a video, named as it without suffix; see Params")
     color: bool = Field(False, description="keep RGB; default grey")
-    max_frames: int = Field(20000, gt=0, description="a longer video is quarantined")
-    max_pixels: int = Field(4096 * 4096, gt=0, description="a video with larger frames is quarantined unread")
+    max_values: int = Field(2**31, gt=0, description="frames x height x width x channels; a larger video is quarantined")
 
 
 def sources(location: Path, params: Params) -> list[Source]:
@@ -42,22 +44,38 @@ def _read(file: Path, pictures: list[Path], params: Params) -> Volume:
     try:
         with av.open(str(file)) as container:
             if not container.streams.video:
-                raise Quarantined("has no video stream")
+                raise QuarantinedError("has no video stream")
             stream = container.streams.video[0]
-            if stream.codec_context.width * stream.codec_context.height > params.max_pixels:
-                raise Quarantined(f"declares frames of {stream.codec_context.width}x{stream.codec_context.height} pixels")
-            frames = []
+            width, height = stream.codec_context.width, stream.codec_context.height
+            most = params.max_values // max(1, width * height * (3 if params.color else 1))
+            too_large = f"more than {most} frames of {height}x{width}, over {params.max_values} values"
+            if stream.frames > most or most == 0:
+                raise QuarantinedError(f"declares {too_large}")
+            frames: list[NDArray[np.uint8]] = []
             for frame in container.decode(stream):
-                if len(frames) == params.max_frames:
-                    raise Quarantined(f"has more than {params.max_frames} frames")
+                if len(frames) == most:  # many containers declare no length
+                    raise QuarantinedError(f"has {too_large}")
                 frames.append(frame.to_ndarray(format="rgb24" if params.color else "gray"))
             rate = stream.average_rate
     except FFmpegError as error:
-        raise Quarantined(f"cannot be decoded: {error.strerror or error}") from None
+        raise QuarantinedError(f"cannot be decoded: {error.strerror or error}") from None
     if not frames:
-        raise Quarantined("has no frames")
+        raise QuarantinedError("has no frames")
     if any(frame.shape != frames[0].shape for frame in frames):
-        raise Quarantined("changes its frame size")
-    video = np.stack(frames)
-    masks = mask_pictures(pictures, video.shape[:3]) if pictures else None
+        raise QuarantinedError("changes its frame size")
+    video = np.empty((len(frames), *frames[0].shape), np.uint8)
+    frames.reverse()
+    for slot in video:
+        slot[...] = frames.pop()  # freed one by one: never two copies of a long video
+    masks = mask_pictures(_by_frame(pictures, len(video)), video.shape[:3]) if pictures else None
     return Volume(video if params.color else video[..., None], masks, 1000 / float(rate) if rate else None)
+
+
+def _by_frame(pictures: list[Path], frames: int) -> list[Path | None]:
+    """The mask picture of every frame, None where there is none."""
+    found: list[Path | None] = [None] * frames
+    for file in pictures:
+        if not file.stem.isdecimal() or int(file.stem) >= frames:
+            raise QuarantinedError(f"mask {file.name} is not named by a frame 0..{frames - 1}")
+        found[int(file.stem)] = file
+    return found

@@ -69,7 +69,8 @@ def test_hybrid_loss(t: int) -> None:
     want = ((noise - epsilon) ** 2).mean() + T / 1000 * term.mean() / np.log(2)
 
     net = Fixed(torch.tensor(out, dtype=torch.float32))
-    got = Denoiser("epsilon").loss(net, *(torch.tensor(a, dtype=torch.float32) for a in (x0, noise)), torch.tensor([t]), torch.zeros(1, 0, 3, 4))
+    start, drawn = (torch.tensor(array, dtype=torch.float32) for array in (x0, noise))
+    got = Denoiser("epsilon").loss(net, start, drawn, torch.tensor([t]), torch.zeros(1, 0, 3, 4))
     assert float(got.detach()) == pytest.approx(want, rel=1e-2 if t == 0 else 2e-3)  # t = 0 takes small differences of float32
 
     got.backward()

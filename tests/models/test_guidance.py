@@ -27,15 +27,15 @@ def gaussian_epsilon(mean: float, deviation: float) -> Callable[[Tensor, Tensor]
     return epsilon
 
 
-def run(omega: float, means: list[float], deviation: float, solver: Solver = "ancestral", n: int = 2000) -> Tensor:
+def run(omega: float, means: list[float], deviation: float, solver: Solver = "ancestral", n: int = 4000) -> Tensor:
     base, conditioned = gaussian_epsilon(0.0, 1.0), [gaussian_epsilon(mean, deviation) for mean in means]
 
     def predict(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         v = torch.full_like(x, -1.0)  # posterior variance
         return combine(base(x, t), [one(x, t) for one in conditioned], omega), v
 
-    rng = generator(0)
-    return denoise(predict, DENOISER.schedule, (1, 1, 1), [rng] * n, solver=solver, steps=250).flatten()
+    # every pixel is a sample of its own: one "frame" of n of them needs one generator
+    return denoise(predict, DENOISER.schedule, (1, 1, n), [generator(0)], solver=solver, steps=250).flatten()
 
 
 def test_printed_omega_ends_at_the_clipping_bound_on_the_wrong_side() -> None:
@@ -131,7 +131,8 @@ def test_guidance_raises_contrast_by_a_bounded_amount(solver: Solver) -> None:
         def pull(x: Tensor, t: Tensor) -> Tensor:
             return gamma * mask_gradient(logistic(1.0), x, torch.ones(len(x), 1, 1, dtype=torch.uint8), "sum", 1.0)
 
-        return denoise(predict, DENOISER.schedule, (1, 1, 1), [generator(1)] * 500, solver=solver, steps=20, gradient=pull).flatten()
+        rngs = [generator(seed) for seed in range(500)]
+        return denoise(predict, DENOISER.schedule, (1, 1, 1), rngs, solver=solver, steps=20, gradient=pull).flatten()
 
     plain, guided, strong = sample(0.0), sample(5.0), sample(15.0)
     assert plain.mean().abs() < 0.03

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 import torch
 
 from models.clip import UNKNOWN, ClipBatch, Condition, MemoryClips, to_uint8
-from models.generators.sfvd import Params, Sampling, build
+from models.diffusion.conditioners import drop_masks, frame_channels, mask_channels
+from models.diffusion.unet import NetParams, unet
+from models.generators.sfvd import Params, Sampling, _Frames, build
+from models.seeding import generator
 from models.trainer import TrainState
 
 FRAMES, SIZE = 5, 16
@@ -122,7 +126,7 @@ def test_wrong_conditions_are_refused(fitted: Any) -> None:
     with pytest.raises(ValueError, match="unknown pixels"):
         fitted.sample(moving_squares(unannotated=12).read([0]).condition, [1], Sampling())
     small = Condition(("a",), torch.zeros(1, FRAMES, 8, 8, dtype=torch.uint8))
-    with pytest.raises(ValueError, match=r"\(5, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"\[5, 8, 8\]"):
         fitted.sample(small, [1], Sampling())
 
 
@@ -131,6 +135,94 @@ def test_no_masks_and_odd_sizes_are_refused() -> None:
         build(params()).fit(moving_squares(unannotated=12), Memory(), seed=0)
     with pytest.raises(ValueError, match="must be divisible by 32"):
         build(params(channels=(8, 8, 8, 8, 8, 8))).fit(moving_squares(), Memory(), seed=0)
+
+
+def test_nets_that_cannot_be_built_are_refused_by_name() -> None:
+    with pytest.raises(ValueError, match=r"channels \[12\] are not multiples of norm_groups 8"):
+        params(channels=(16, 12))
+    with pytest.raises(ValueError, match=r"attention \[2\] names no level; channels has levels 0 to 1"):
+        NetParams.model_validate({"channels": [8, 8], "attention": [0, 2], "train": {"steps": 1, "batch_size": 1}})
+    with pytest.raises(ValueError, match=r"gamma \[3.0, 1.0\]"):
+        Sampling(gamma=(3, 1))
+
+
+def test_a_partly_annotated_clip_gives_its_annotated_frames() -> None:
+    """One annotated frame in the whole set: psi and the masks' loss see that one, every time, and nothing else."""
+    batch = moving_squares(clips=3, unannotated=0).read([0, 1, 2])
+    masks = torch.full_like(batch.condition.masks, UNKNOWN)
+    masks[1, 3] = batch.condition.masks[1, 3]
+    masks[2, 0, :2] = 0  # a frame with some known pixels is not an annotated one
+    pool = _Frames(MemoryClips(ClipBatch(batch.ids, batch.frames, Condition(batch.ids, masks))))
+    assert pool.annotated == [(1, 3)]
+    assert len(pool.unannotated) == 3 * FRAMES - 1
+    clips, frame = pool.draw(4, generator(0), unannotated=False)
+    assert clips.ids == ("clip1",) * 4 and frame.tolist() == [3] * 4
+    clips, frame = pool.draw(5, generator(0))
+    assert clips.ids[:3] == ("clip1",) * 3 and frame.tolist()[:3] == [3] * 3
+    assert (clips.condition.masks[torch.arange(5), frame] == UNKNOWN).flatten(1).any(1).tolist() == [False] * 3 + [True] * 2
+
+
+def test_motion_model_sees_unannotated_clips_only_when_asked() -> None:
+    """Frames of the unannotated clips are NaN: the motion loss stays a number unless they are drawn."""
+    batch = moving_squares().read(range(12))
+    batch.frames[8:] = torch.nan
+    pool = _Frames(MemoryClips(batch))
+    losses = {}
+    for choice in ("annotated", "all"):
+        model = build(params(motion_clips=choice))
+        net = unet(model.params.motion, (SIZE, SIZE), 5, 2, seed=0, distances=True)
+        losses[choice] = float(model._motion_loss(pool)(net, generator(0)).detach())
+    assert math.isfinite(losses["annotated"]) and math.isnan(losses["all"])
+
+
+def test_the_frame_left_out_and_its_distance_do_not_matter() -> None:
+    """Eqs. 6 and 8 start from a prediction without a frame: nothing of the frame may reach the network then."""
+    given, absent = torch.randn(2, 1, 4, 4), torch.zeros(2, dtype=torch.bool)
+    channels, distance = frame_channels(given, torch.tensor([0.5, -1.0]), absent)
+    assert not channels.any() and not distance.any()
+    channels, distance = frame_channels(given, torch.tensor([0.5, -1.0]), ~absent)
+    assert torch.equal(channels[:, :1], given) and (channels[:, 1] == 1).all()
+    assert distance.tolist() == [500, -1000]
+
+
+def test_mask_channels_tell_background_from_unknown() -> None:
+    masks = torch.tensor([[[0, 1], [2, UNKNOWN]]], dtype=torch.uint8)
+    assert mask_channels(masks, 2).tolist() == [[[[0, 1], [0, 0]], [[0, 0], [1, 0]], [[1, 1], [1, 0]]]]
+    dropped = (drop_masks(masks.repeat(400, 1, 1), 0.25, generator(0)) == UNKNOWN).flatten(1).all(1)
+    assert dropped.float().mean() == pytest.approx(0.25, abs=0.05)
+
+
+def test_branches_without_weight_are_not_computed(fitted: Any) -> None:
+    """Rows through the networks: omega 1 with one condition, and 1/2 with two, leave the base prediction no weight."""
+    rows = {"scene": 0, "motion": 0, "psi": 0}
+
+    def count(name: str) -> Any:
+        def hook(net: Any, inputs: tuple[torch.Tensor, ...], out: Any) -> None:
+            rows[name] += len(inputs[0])
+
+        return fitted._nets[name].register_forward_hook(hook)
+
+    handles = [count(name) for name in rows]
+    for omega, scene, motion in (("default", 2, 2 + 3 * 3), ("bayes", 1, 1 + 3 * 3), ((1.0, 1.0, 0.5), 1, 1 + 2 * 3)):
+        rows.update(scene=0, motion=0, psi=0)
+        fitted.sample(conditions([0]), [1], Sampling(steps=2, omega=omega, gamma=(0, 0)))
+        assert rows == {"scene": 2 * scene, "motion": 2 * motion, "psi": 0}  # two steps; frames 0, 4 and 2, 1, 3
+    for handle in handles:
+        handle.remove()
+
+
+def test_more_classes_or_seeds_than_known_are_refused(fitted: Any) -> None:
+    with pytest.raises(ValueError, match="label 2"):
+        fitted.sample(Condition(("a",), torch.full((1, FRAMES, SIZE, SIZE), 2, dtype=torch.uint8)), [1], Sampling())
+    with pytest.raises(ValueError, match="1 conditions, but 2 seeds"):
+        fitted.sample(conditions([0]), [1, 2], Sampling())
+
+
+def test_losses_fall() -> None:
+    """Sixty steps on twelve clips: every phase ends far below where it began."""
+    losses = build(params(steps=60, batch=8)).fit(moving_squares(), Memory(), seed=0).losses
+    for phase, curve in losses.items():
+        assert sum(curve[-10:]) < 0.6 * sum(curve[:3]) / 3 * 10, phase
 
 
 @pytest.mark.slow

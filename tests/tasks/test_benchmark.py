@@ -21,7 +21,7 @@ from tasks.tables import read_table, write_json, write_table
 
 FRAMES, SIDE = 4, 16
 TRAINED, TESTED, FAKES = 6, 6, 5
-NETWORK = NetworkParams(kind="dynunet", dims=3, filters=[4, 8], train=TrainParams(steps=6, batch_size=2, learning_rate=5e-3))
+NETWORK = NetworkParams(kind="dynunet", dims=3, filters=[4, 8, 8], train=TrainParams(steps=6, batch_size=2, learning_rate=5e-3))
 REAL = ArmParams(real=True, geometric=True)
 MIXED = ArmParams(real=True, geometric=True, synthetic="set")
 
@@ -68,8 +68,11 @@ def factory(tmp_path: Path) -> Factory:
     arrays["masks"][0] = 255  # an unannotated training clip
     ids = [f"real{number:02}" for number in range(TRAINED + TESTED)]
     write_store(tmp_path / "prepared/clips.zarr", ids, arrays)
-    manifest = [ClipRecord(clip_id, f"p{number // 2}", "0" * 64, 0, 1, None, number > 0, number // 2, "train" if number < TRAINED else "test")
-                for number, clip_id in enumerate(ids)]
+    manifest = [
+        ClipRecord(clip_id, f"p{number // 2}", "0" * 64, 0, 1, None, annotated=number > 0, group=number // 2,
+                   split="train" if number < TRAINED else "test")
+        for number, clip_id in enumerate(ids)
+    ]
     write_table(tmp_path / "prepared/manifest.parquet", manifest, ClipRecord)
     write_json(tmp_path / "prepared/summary.json", {"classes": ["square"]})
     fakes = [f"fake{number}" for number in range(FAKES)]
@@ -83,7 +86,8 @@ def factory(tmp_path: Path) -> Factory:
     return Factory(tmp_path)
 
 
-def benchmark_of(arms: dict[str, ArmParams], seeds: tuple[int, ...] = (0, 1), network: NetworkParams = NETWORK) -> BenchmarkParams:
+def benchmark_of(arms: dict[str, ArmParams], seeds: tuple[int, ...] = (0, 1),
+                 network: NetworkParams = NETWORK) -> BenchmarkParams:
     return BenchmarkParams(arms=arms, baseline=next(iter(arms)), networks={"dyn": network}, seeds=list(seeds), bootstrap=200)
 
 
@@ -107,7 +111,7 @@ def test_the_whole_benchmark(factory: Factory) -> None:
     assert metrics["dyn"]["mixed"]["dice"]["mean"] == pytest.approx(np.mean(dice))
     assert metrics["counts"] == {"patients": 3, "clips": TESTED, "seeds": 2, "networks": 1, "arms": 2}
     for name in ("metrics", "comparisons", "verdict"):
-        json.loads((factory.out / f"{name}.json").read_text(), parse_constant=lambda word: pytest.fail(f"{name}.json holds {word}"))
+        json.loads((factory.out / f"{name}.json").read_text(), parse_constant=lambda word: pytest.fail(f"JSON has no {word}"))
     assert json.loads((factory.out / "metrics.json").read_text()) == metrics
     curves = (factory.out / "curves.csv").read_text().splitlines()
     assert curves[0] == "arm,network,seed,step,loss" and len(curves) == 1 + len(runs) * NETWORK.train.steps
@@ -137,8 +141,8 @@ def test_arms_start_from_the_same_weights(factory: Factory) -> None:
     benchmark = benchmark_of({"real": ArmParams(real=True), "synthetic": ArmParams(synthetic="set")}, network=still)
     for run in plan_runs(benchmark):
         factory.run(run, benchmark)
-    rows = {run: read_table(factory.out / f"runs/{run.arm}/dyn/{run.seed}.parquet", EvaluationRecord) for run in plan_runs(benchmark)}
-    scores = {run: [row.dice for row in table] for run, table in rows.items()}
+    tables = {run: factory.out / f"runs/{run.arm}/dyn/{run.seed}.parquet" for run in plan_runs(benchmark)}
+    scores = {run: [row.dice for row in read_table(table, EvaluationRecord)] for run, table in tables.items()}
     assert scores[Run("real", "dyn", 0)] == scores[Run("synthetic", "dyn", 0)] != scores[Run("real", "dyn", 1)]
 
 
@@ -157,8 +161,10 @@ def test_finished_runs_are_skipped_torn_and_stale_ones_made_again(factory: Facto
     assert not made_again()
     rows.write_bytes(rows.read_bytes()[:-1])  # torn rows under a whole record
     assert made_again() and contents(factory.out) == first
-    text = record.read_text()
-    record.write_text(text.replace(json.loads(text)["fingerprint"], "another"))
+    record.write_text(record.read_text().replace("0.", "1.", 1))  # a record that somebody changed
+    assert made_again() and contents(factory.out) == first
+    changed = benchmark.model_copy(update={"distance_on": "skeleton"})
+    factory.run(run, changed)  # a whole record of other parameters
     assert made_again() and contents(factory.out) == first
     factory.edit("decisions/set/decisions.parquet", Decision, lambda rows: [replace(row, keep=True) for row in rows])
     assert made_again() and contents(factory.out) != first
@@ -213,7 +219,7 @@ def test_dropped_clips_stay_out_unless_asked_for(factory: Factory) -> None:
     benchmark = benchmark_of(arms, seeds=(0,))
     assert [factory.run(Run(arm, "dyn", 0), benchmark)["synthetic_clips"] for arm in arms] == [FAKES - 1, FAKES]
     factory.edit("decisions/set/decisions.parquet", Decision, lambda rows: rows[1:])
-    with pytest.raises(ValueError, match="1 of 5 clips of .* have no decision"):
+    with pytest.raises(ValueError, match=r"1 of 5 clips of .* have no decision"):
         factory.run(Run("kept", "dyn", 0), benchmark)
     factory.edit("decisions/set/decisions.parquet", Decision,
                  lambda rows: [replace(rows[0], clip_id=f"fake{number}", keep=False) for number in range(FAKES)])
@@ -223,10 +229,11 @@ def test_dropped_clips_stay_out_unless_asked_for(factory: Factory) -> None:
 
 def test_nothing_to_train_on_or_to_test(factory: Factory) -> None:
     benchmark = benchmark_of({"real": REAL}, seeds=(0,))
-    factory.edit("prepared/manifest.parquet", ClipRecord, lambda rows: [replace(row, annotated=row.split == "test") for row in rows])
+    manifest = "prepared/manifest.parquet"
+    factory.edit(manifest, ClipRecord, lambda rows: [replace(row, annotated=row.split == "test") for row in rows])
     with pytest.raises(ValueError, match="training split has no annotated clip"):
         factory.run(Run("real", "dyn", 0), benchmark)
-    factory.edit("prepared/manifest.parquet", ClipRecord, lambda rows: [replace(row, annotated=row.split == "train") for row in rows])
+    factory.edit(manifest, ClipRecord, lambda rows: [replace(row, annotated=row.split == "train") for row in rows])
     with pytest.raises(ValueError, match="test split has no annotated clip"):
         factory.run(Run("real", "dyn", 0), benchmark)
 

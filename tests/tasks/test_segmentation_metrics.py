@@ -130,7 +130,8 @@ def test_hausdorff_agrees_with_monai_on_solid_shapes() -> None:
         result[frame, top : top + tall, left : left + wide] = True
         truth[frame, 20 + top_2 : 20 + top_2 + tall_2, 20 + left_2 : 20 + left_2 + wide_2] = True
     ours, _ = frame_distances(result, truth)
-    theirs = compute_hausdorff_distance(torch.tensor(result)[:, None].float(), torch.tensor(truth)[:, None].float(), include_background=True)
+    found, wanted = (torch.tensor(masks)[:, None].float() for masks in (result, truth))
+    theirs = compute_hausdorff_distance(found, wanted, include_background=True)
     np.testing.assert_allclose(ours["hausdorff"], theirs.numpy()[:, 0], rtol=1e-6)
 
 

@@ -31,8 +31,9 @@ from tasks.tables import read_table, write_json, write_table
 FRAMES, SIDE = 6, 32
 SPLITS = ["train"] * 6 + ["val"] * 2 + ["test"] * 4
 SAMPLED = 10
-DUPLICATES = (3, 7)
-"""Sampled clips that the filter `similarity` drops; `agreement` drops clip 5."""
+DUPLICATES, WRONG = (3, 7), 5
+"""Sampled clips that the filters `similarity` and `agreement` drop."""
+KEPT = [row for row in range(SAMPLED) if row not in (*DUPLICATES, WRONG)]
 
 
 def params(simulated: bool = True, licence: str = "made here") -> Params:
@@ -42,12 +43,18 @@ def params(simulated: bool = True, licence: str = "made here") -> Params:
     return Params.model_construct(
         seed=7,
         dataset=DatasetParams(
-            name="fluoroscopy_phantom" if simulated else "hippocampus_mri", reader="phantom", location=Path("/some/where/phantom.py"),
-            simulated=simulated, licence=licence, classes=["wire", "tip <b>bold</b>"], clip_frames=FRAMES, frame_size=(SIDE, SIDE),
+            name="fluoroscopy_phantom" if simulated else "hippocampus_mri",
+            reader="phantom",
+            location=Path("/some/where/phantom.py"),
+            simulated=simulated,
+            licence=licence,
+            classes=["wire", "tip <b>bold</b>"],
+            clip_frames=FRAMES,
+            frame_size=(SIDE, SIDE),
             split=SplitParams(train=0.5, val=0.2, test=0.3),
         ),
         conditions=ConditionsParams(count=5),
-        generators={"sfvd": {"kind": "sfvd", "prediction": "epsilon", "scene": {"channels": [8], "train": {"steps": 30, "batch_size": 4}}}},
+        generators={"sfvd": {"kind": "sfvd", "prediction": "epsilon", "scene": {"train": {"steps": 30, "batch_size": 4}}}},
         critics={"look": {"kind": "vae", "channels": [8]}},
         samples={
             "sfvd": SampleParams(generator="sfvd", clips=SAMPLED, sampling=sampling),
@@ -94,12 +101,12 @@ def scene(number: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray
 
 def store(path: Path, ids: list[str], frames: np.ndarray, masks: np.ndarray) -> ClipStore:
     arrays = {"frames": ArraySpec(frames.shape[1:], "uint8"), "masks": ArraySpec(masks.shape[1:], "uint8")}
-    store = ClipStore.create(path, arrays, 4, "made")
+    written = ClipStore.create(path, arrays, 4, "made")
     for shard, start in enumerate(range(0, len(ids), 4)):
         part = slice(start, start + 4)
-        store.write_shard(shard, ids[part], {"frames": frames[part], "masks": masks[part]})
-    store.finish(len(ids))
-    return store
+        written.write_shard(shard, ids[part], {"frames": frames[part], "masks": masks[part]})
+    written.finish(len(ids))
+    return written
 
 
 def _prepared(folder: Path, tree: Params, rng: np.random.Generator) -> None:
@@ -115,12 +122,12 @@ def _prepared(folder: Path, tree: Params, rng: np.random.Generator) -> None:
     write_table(folder / "manifest.parquet", rows, ClipRecord)
     refused = [QuarantineRecord("<script>alert(1)</script>.mp4", "truncated: 3 of 90 frames & nothing more")]
     write_table(folder / "quarantine.parquet", refused, QuarantineRecord)
-    write_json(folder / "summary.json", {"clips": len(ids)})
+    write_json(folder / "summary.json", {"clips": len(ids), "sources": 13, "sources_used": 12})
 
 
 def _checkpoints(data: Path, rng: np.random.Generator) -> None:
-    net = UNet2DModel(sample_size=8, in_channels=1, out_channels=1, block_out_channels=(8,), norm_num_groups=4, layers_per_block=1,
-                      down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",))
+    net = UNet2DModel(sample_size=8, in_channels=1, out_channels=1, block_out_channels=(8,), norm_num_groups=4,
+                      layers_per_block=1, down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",))
     for folder, phases in (("checkpoints/sfvd", ("scene", "motion")), ("critics/look", ("vae",))):
         losses = {phase: (np.exp(-np.arange(300) / 80) + 0.1 + 0.05 * rng.random(300)).tolist() for phase in phases}
         checkpoint = Checkpoint("sfvd", {}, {phases[0]: net}, {"clip_shape": [FRAMES, 1, SIDE, SIDE]}, losses)
@@ -129,18 +136,19 @@ def _checkpoints(data: Path, rng: np.random.Generator) -> None:
 
 def _sampled(data: Path, name: str, tree: Params, rng: np.random.Generator) -> None:
     bank = read_table(data / "conditions" / "conditions.parquet", ConditionRecord)
-    masks = np.stack([ClipStore.open(data / "conditions" / "masks.zarr").load([row % len(bank)])["masks"][0] for row in range(SAMPLED)])
+    masks = ClipStore.open(data / "conditions" / "masks.zarr").load([row % len(bank) for row in range(SAMPLED)])["masks"]
     frames = np.stack([scene(row % len(bank), rng)[0] for row in range(SAMPLED)])
     frames = np.where(masks[..., None] == 1, frames // 2, frames).astype(np.uint8)
-    ids = [f"{name[:2].encode().hex()}{row:028x}" for row in range(SAMPLED)]
+    ids = [clip_digest({"name": np.array([len(name), row])}) for row in range(SAMPLED)]
     out = data / "clips" / name
     made = store(out / "clips.zarr", ids, frames, masks)
     write_json(out / "plan.json", {"kind": "sfvd", "clips": SAMPLED})
+    sampling, draws = json.dumps({**tree.samples[name].sampling, "steps": 20}), json.dumps({"gamma": 1.5})
     rows = [
         ProvenanceRecord(
-            clip_id=clip_id, digest=digest, generator="sfvd", checkpoint_digest="c" * 32, condition_id=bank[row % len(bank)].condition_id,
-            patients=bank[row % len(bank)].patients, draw=row // len(bank), seed=1000 + row,
-            sampling=json.dumps({**tree.samples[name].sampling, "steps": 20}), draws=json.dumps({"gamma": 1.5}), params_digest="p" * 32,
+            clip_id=clip_id, digest=digest, generator="sfvd", checkpoint_digest="c" * 32, params_digest="p" * 32,
+            condition_id=bank[row % len(bank)].condition_id, patients=bank[row % len(bank)].patients, draw=row // len(bank),
+            seed=1000 + row, sampling=sampling, draws=draws,
         )
         for row, (clip_id, digest) in enumerate(zip(ids, made.digests, strict=True))
     ]
@@ -155,7 +163,8 @@ def _decided(data: Path, name: str) -> None:
         for row, clip_id in enumerate(ids)
     ]
     rows += [
-        Decision(clip_id, "agreement", row != 5, 0.31 if row == 5 else 0.8 + row / 100, ">= 0.62", "mask not found" if row == 5 else "mask found")
+        Decision(clip_id, "agreement", False, 0.31, ">= 0.62", "mask not found") if row == WRONG
+        else Decision(clip_id, "agreement", True, 0.8 + row / 100, ">= 0.62", "mask found")
         for row, clip_id in enumerate(ids) if row not in DUPLICATES
     ]
     write_table(data / "decisions" / name / "decisions.parquet", rows, Decision)
@@ -170,7 +179,8 @@ def _benchmark(folder: Path, tree: Params, rng: np.random.Generator) -> None:
             for seed in tree.benchmark.seeds:
                 for number, base in enumerate(patients):
                     dice = float(base + gains[arm] + rng.normal(0, 0.005))
-                    rows += [EvaluationRecord(arm, network, seed, f"clip{number}", f"test{number}", label, dice, dice, dice, 4 * (1 - dice), 1 - dice, 1 - dice, 0)
+                    numbers = (dice, dice, dice, 4 * (1 - dice), 1 - dice, 1 - dice, 0)
+                    rows += [EvaluationRecord(arm, network, seed, f"clip{number}", f"test{number}", label, *numbers)
                              for label in ("mean", "wire")]
     metrics = summaries(rows, tree.benchmark)
     comparisons = compare(rows, tree.benchmark)
