@@ -31,7 +31,7 @@ class Segmenter(ModelMixin, ConfigMixin):
         ValueError: for another kind, no class, or fewer than three levels of DynUNet.
     """
 
-    config_name = "config.json"  # type: ignore[assignment]
+    config_name = "config.json"
 
     @register_to_config
     def __init__(self, kind: Kind = "dynunet", dims: Literal[2, 3] = 3, channels: int = 1, classes: int = 1,

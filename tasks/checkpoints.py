@@ -164,7 +164,7 @@ class FolderStates:
 def _save_net(folder: Path, name: str, net: nn.Module) -> None:
     if not isinstance(net, ModelMixin) or type(net).__name__ not in NETS:
         raise ValueError(f"nets.{name}: class {type(net).__name__} cannot be loaded again; use one of {', '.join(NETS)}")
-    net.save_pretrained(folder, max_shard_size="1TB")  # type: ignore[operator]  # one file, whatever its size
+    ModelMixin.save_pretrained(net, folder, max_shard_size="1TB")  # one file, whatever its size
     config = folder / _CONFIG
     kept = {key: value for key, value in read_json(config).items() if key != "_name_or_path"}  # where it once was loaded from
     config.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n")

@@ -64,7 +64,7 @@ def _folders(source: Path) -> tuple[Path, Path]:
     for images, labels in (("images", "labels"), ("imagesTr", "labelsTr")):
         if (source / images).is_dir() and (source / labels).is_dir():
             return source / images, source / labels
-    raise ValueError(f"data hippocampus: {source} has neither images/ with labels/ nor imagesTr/ with labelsTr/; give their folder")
+    raise ValueError(f"data hippocampus: {source} has neither images/ with labels/ nor imagesTr/ with labelsTr/")
 
 
 def _volumes(folder: Path) -> list[str]:
@@ -75,7 +75,7 @@ def _check(images: Path, labels: Path) -> int:
     """Open every pair; the number of pairs."""
     names = _volumes(images)
     if unpaired := sorted(set(names) ^ set(_volumes(labels))):
-        raise ValueError(f"data hippocampus: {len(unpaired)} files of {images.parent} have no partner, e.g. {unpaired[0]}; copy both")
+        raise ValueError(f"data hippocampus: {len(unpaired)} files in {images.parent} lack their partner, e.g. {unpaired[0]}")
     if not names:
         raise ValueError(f"data hippocampus: {images} holds no *.nii.gz; give the folder of the unpacked archive")
     for source in nifti.sources(images.parent, nifti.Params.model_validate({"images": images.name, "masks": labels.name})):

@@ -67,7 +67,7 @@ def _from_table(path: Path, params: PatientParams) -> Callable[[str], tuple[str,
     wanted = [params.file_column, params.patient_column, *([params.label_column] if params.label_column else [])]
     if rows and (missing := [column for column in wanted if column not in rows[0]]):
         raise ValueError(f"{path}: has no column {', '.join(missing)}; it has {', '.join(rows[0])}")
-    labels = [row[params.label_column] if params.label_column else None for row in rows]
+    labels = [row[params.label_column] or None if params.label_column else None for row in rows]
     known = {row[params.file_column]: (row[params.patient_column], label) for row, label in zip(rows, labels, strict=True)}
 
     def look_up(name: str) -> tuple[str, str | None] | None:

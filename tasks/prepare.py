@@ -146,7 +146,7 @@ def _survey(sources: list[Source], dataset: DatasetParams) -> tuple[list[_Found]
             annotated = bool((masks != UNKNOWN).reshape(len(masks), -1).all(1).any())
             found.append(_Found(number, start, clip_id, annotated, thumbnails(frames)))
         refused += [QuarantineRecord(source.name, reason) for reason in dict.fromkeys(reasons)]
-        bar.set_postfix(clips=len(found), refused=len(refused))
+        bar.set_postfix(clips=len(found), refused=len(refused), refresh=False)
     for record in refused:
         log.warning("quarantined: %s %s", record.file, record.reason)
     return found, refused, shape
@@ -229,7 +229,10 @@ def _summary(dataset: DatasetParams, sources: list[Source], found: list[_Found],
     return {
         "dataset": dataset.name,
         "simulated": dataset.simulated,
-        "files": {"listed": len(sources), "used": len({clip.source for clip in found}), "refusals": len(refused)},
+        "classes": list(dataset.classes),
+        "sources": len(sources),
+        "sources_used": len({clip.source for clip in found}),
+        "quarantined": len(refused),
         "quarantine": dict(Counter(record.reason.split(":")[0] for record in refused)),
         "clips": len(records),
         "patients": len({record.patient for record in records}),

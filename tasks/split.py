@@ -108,7 +108,7 @@ def annotated_patients(candidates: Sequence[str], count: int | None, seed: int) 
     if count is None:
         return set(pool)
     if count > len(pool):
-        raise ValueError(f"dataset.annotated_patients is {count}, but only {len(pool)} training patients have masks; lower it")
+        raise ValueError(f"dataset.annotated_patients is {count}, but only {len(pool)} training patients have masks; lower it or give null")
     return set(np.random.default_rng(derive_seed(seed, "annotated")).permutation(pool)[:count].tolist())
 
 

@@ -31,7 +31,7 @@ from models.clip import UNKNOWN, ClipBatch, Condition, to_float
 from tasks import commits
 from tasks.records import ShardRecord
 from tasks.shard_reader import ShardReader
-from tasks.tables import PARTIAL, atomic_write, read_json, sync
+from tasks.tables import PARTIAL, atomic_write, checksum_of, read_json, sync
 
 Arrays = Mapping[str, NDArray[Any]]
 METADATA = "zarr.json"
@@ -312,7 +312,7 @@ def metadata_files(layout: Mapping[str, Any]) -> dict[str, bytes]:
     """Every zarr.json of a store, by name inside it; the group's own first. Lengths are 0 until the store is finished."""
     memory: dict[str, Any] = {}
     store = MemoryStore(memory)
-    zarr.create_group(store, attributes=dict(layout))
+    zarr.create_group(store, attributes={**layout, "checksum": checksum_of(dict(layout))})
     zarr.create_group(store, path=commits.FOLDER)  # or zarr would warn that the folder of the records is none of its own
     for name, one in layout["arrays"].items():
         spec = ArraySpec(tuple(one["shape"]), one["dtype"])
@@ -336,13 +336,13 @@ def _create_array(store: MemoryStore, name: str | None, spec: ArraySpec, shard_c
 
 
 def _layout(path: Path) -> dict[str, Any] | None:
-    """The store's layout as its group says; None if nothing there can be read as one."""
+    """The store's layout as its group says; None if there is none or it was damaged."""
     try:
-        layout = read_json(path / METADATA)["attributes"]
-    except (ValueError, KeyError, TypeError):
+        sealed = read_json(path / METADATA)["attributes"]
+        layout = {key: value for key, value in sealed.items() if key != "checksum"}
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
-    whole = isinstance(layout, dict) and {"arrays", "shard_clips", "fingerprint", "clips", "digest"} <= set(layout)
-    return layout if whole else None
+    return layout if sealed.get("checksum") == checksum_of(layout) else None
 
 
 def read_layout(path: Path) -> dict[str, Any]:
@@ -352,7 +352,7 @@ def read_layout(path: Path) -> dict[str, Any]:
         ValueError: if there is no store, or its zarr.json was damaged.
     """
     if (layout := _layout(path)) is None:
-        raise ValueError(f"{path}: no clip store here; run the stage that writes it")
+        raise ValueError(f"{path}: no clip store here, or its zarr.json is damaged; run the stage that writes it")
     return layout
 
 

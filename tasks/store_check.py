@@ -18,10 +18,9 @@ def verify(path: Path) -> list[str]:
     """
     try:
         layout = read_layout(path)
-        store = ClipStore(path, layout)
-        metadata = metadata_files(layout)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        return [f"{METADATA}: describes no clip store: {error}"]
+    except ValueError as error:
+        return [f"{METADATA}: {error}"]
+    store, metadata = ClipStore(path, layout), metadata_files(layout)
     changed = [name for name, content in metadata.items() if not same_content(path / name, content)]
     problems = [f"{name}: is missing or not this store's metadata" for name in changed]
     finished = None if layout["clips"] is None else -(-layout["clips"] // store.shard_clips)

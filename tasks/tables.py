@@ -100,7 +100,7 @@ def read_json(path: Path) -> Any:
 
 def write_sealed(path: Path, value: dict[str, Any]) -> None:
     """`write_json` with one more key, `checksum`, so that any flipped bit is noticed by `read_sealed`."""
-    write_json(path, {**value, "checksum": _checksum(value)})
+    write_json(path, {**value, "checksum": checksum_of(value)})
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
@@ -112,7 +112,7 @@ def read_sealed(path: Path) -> dict[str, Any]:
     sealed = read_json(path)
     value = {key: one for key, one in sealed.items() if key != "checksum"} if isinstance(sealed, dict) else {}
     # the bytes too: JSON has several spellings of one value
-    if sealed != {**value, "checksum": _checksum(value)} or path.read_bytes() != _json_bytes(sealed):
+    if sealed != {**value, "checksum": checksum_of(value)} or path.read_bytes() != _json_bytes(sealed):
         raise ValueError(f"{path}: its checksum does not match its content; delete it and run its stage again")
     return value
 
@@ -121,7 +121,8 @@ def _json_bytes(value: Any) -> bytes:
     return (json.dumps(value, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n").encode()
 
 
-def _checksum(value: dict[str, Any]) -> str:
+def checksum_of(value: dict[str, Any]) -> str:
+    """blake2b (32 hex digits) of a JSON value."""
     return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 

@@ -85,8 +85,9 @@ def resize(frames: Pixels, masks: Pixels, size: tuple[int, int], fit: Fit) -> tu
     """Frames (F, H, W, C) by antialiased bilinear interpolation, masks (F, H, W) so that thin structures survive.
 
     A label wins a pixel of which it covers at least half. If that would lose more than half of the label's area, as it does
-    for a wire that becomes thinner than a pixel, half of what a two-pixel structure can cover is enough: the wire stays in
-    one piece, at most one pixel wider than it is. A frame with any UNKNOWN pixel becomes UNKNOWN as a whole.
+    for a wire that becomes thinner than a pixel, 0.4 of what a two-pixel structure covers at most is enough: less than the
+    half it covers of either of two pixels that it runs between, so it stays in one piece, and one to two pixels wide. A frame
+    with any UNKNOWN pixel becomes UNKNOWN as a whole.
 
     Args:
         fit: `pad` keeps the aspect ratio and fills up with black and background; `stretch` does not keep it.
@@ -121,7 +122,7 @@ def _resize_masks(masks: Pixels, target: tuple[int, int]) -> Pixels:
         here = torch.from_numpy((masks == label).astype(np.float32))[:, None]
         cover = functional.interpolate(here, target, mode="bilinear", antialias=True, align_corners=False)[:, 0].numpy()
         thin = (cover >= 0.5).sum() < 0.5 * cover.sum()
-        wins = (cover >= (min(0.5, 1 / shrink) if thin else 0.5)) & (cover > best)
+        wins = (cover >= (min(0.5, 0.8 / shrink) if thin else 0.5)) & (cover > best)
         out[wins], best[wins] = label, cover[wins]
     out[(masks == UNKNOWN).reshape(len(masks), -1).any(1)] = UNKNOWN
     return out

@@ -73,12 +73,12 @@ def simulate(params: Params, patient: int, clip: int) -> Volume:
     tube = _distance(catheter, y, x) * height
     wire_distance = _distance(wire, y, x) * height  # pixels
     half_width = acquisition.uniform(1.0, 1.5)
-    tube_half = max(1.4, 0.022 * height)
+    tube_half = max(1.7, 0.008 * height)
     device = 0.22 * _inside(tube, tube_half, 0.7) + 0.12 * (_inside(tube, tube_half, 0.7) - _inside(tube, tube_half - 1, 0.7))
     device = device + acquisition.uniform(*params.contrast) * _inside(wire_distance, half_width, 0.5)
 
     open_field = np.exp(-(body + device))
-    scattered = np.stack([gaussian_filter(frame, 0.12 * height) for frame in open_field])
+    scattered = gaussian_filter(open_field, (0, 0.12 * height, 0.12 * height))
     share = anatomy.uniform(0.15, 0.35)
     signal = (1 - share) * open_field + share * scattered
     signal = gaussian_filter(signal, (0, 0.35, 0.35))
@@ -104,18 +104,23 @@ def _body(y: Image, x: Image, beat: Image, breath: Image, rng: np.random.Generat
     heart_y, heart_x = rng.uniform(0.45, 0.65), rng.uniform(0.35, 0.65)
     radius_y, radius_x = rng.uniform(0.24, 0.34), rng.uniform(0.24, 0.36)
     size = 1 + 0.05 * beat
-    heart = 1 - np.sqrt(((y - heart_y - lift) / (radius_y * size)) ** 2 + ((x - heart_x) / (radius_x * size)) ** 2)
-    total = total + rng.uniform(0.3, 0.5) * step(0.3 * heart)
+    down, right = (y - heart_y - lift) / (radius_y * size), (x - heart_x) / (radius_x * size)
+    towards = np.arctan2(down, right)
+    outline = 1 + rng.uniform(0.08, 0.2) * np.cos(towards - rng.uniform(0.3, 1.3))  # the apex
+    outline = outline + 0.07 * np.cos(3 * towards - rng.uniform(0, 2 * np.pi))
+    depth = (1 - (down**2 + right**2) / outline**2).clip(0, None)  # a solid body: thickest in the middle, steep at the border
+    total = total + rng.uniform(0.4, 0.65) * np.sqrt(depth)
     dome = rng.uniform(0.72, 0.92) + rng.uniform(0.5, 1.1) * (x - rng.uniform(0.25, 0.75)) ** 2 + 0.05 * breath
     total = total + rng.uniform(0.4, 0.7) * step(y - dome)
     slope, bend, gap = rng.uniform(-0.25, 0.25), rng.uniform(0.15, 0.5), rng.uniform(0.15, 0.21)
     thickness, first = rng.uniform(0.022, 0.035), rng.uniform(-0.15, 0.05)
+    dense = rng.uniform(0.14, 0.22)
     centre = rng.uniform(0.3, 0.7)
     for rib in range(6):
         line = first + rib * gap + slope * (x - 0.5) + bend * (x - centre) ** 2 + lift
         inside = thickness - np.abs(y - line)
         edge = np.exp(-((inside / (0.35 * thickness)) ** 2))
-        total = total + 0.10 * step(inside) + 0.07 * edge
+        total = total + dense * (0.6 * step(inside) + 0.5 * edge)
     texture = gaussian_filter(rng.standard_normal(y.shape), 0.03 * height)
     return total + 0.05 * texture / texture.std()
 
@@ -141,7 +146,8 @@ def _devices(anatomy: np.random.Generator, acquisition: np.random.Generator, man
         points.append(points[-1] + 0.11 * np.array([np.sin(angle), np.cos(angle)]))
     progress = np.linspace(0, 1, len(beat))
     start = acquisition.uniform(0.55, 0.75)
-    reach = {"advance": start + 0.25 * progress, "retract": start + 0.25 * (1 - progress)}.get(manoeuvre, start + 0.12 + 0 * progress)
+    travel = {"advance": progress, "retract": 1 - progress}.get(manoeuvre, np.full_like(progress, 0.5))
+    reach = start + 0.25 * travel
     along = np.linspace(0, 1, 48)[None] * reach[:, None]  # (F, P) share of the path
     path = CubicSpline(np.linspace(0, 1, len(points)), np.stack(points))
     wire = path(along)

@@ -55,12 +55,14 @@ def _read(file: Path, pictures: list[Path], params: Params) -> Volume:
             for frame in container.decode(stream):
                 if len(frames) == most:  # many containers declare no length
                     raise QuarantinedError(f"has {too_large}")
-                frames.append(frame.to_ndarray(format="rgb24" if params.color else "gray"))
-            rate = stream.average_rate
+                frames.append(frame.to_ndarray(format="rgb24" if params.color else "gray").astype(np.uint8, copy=False))
+            rate, declared = stream.average_rate, stream.frames
     except FFmpegError as error:
         raise QuarantinedError(f"cannot be decoded: {error.strerror or error}") from None
     if not frames:
         raise QuarantinedError("has no frames")
+    if len(frames) < 0.9 * declared:  # a few frames too many are declared by many cameras
+        raise QuarantinedError(f"is truncated: {len(frames)} of {declared} frames")
     if any(frame.shape != frames[0].shape for frame in frames):
         raise QuarantinedError("changes its frame size")
     video = np.empty((len(frames), *frames[0].shape), np.uint8)

@@ -11,6 +11,7 @@ import torch
 from diffusers import AutoencoderKL
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from models.clip import UNKNOWN, ClipBatch, Condition
@@ -157,13 +158,10 @@ def test_the_outer_clusters_go_and_thresholds_come_from_all_clips() -> None:
     ]  # fmt: skip
 
 
-def test_the_bounds_belong_to_the_band() -> None:
-    table = evidence(torch.tensor([0.0, 2.0, 4.0, 6.0]))  # each its own centroid: 1 .. 5
-    assert vae_seq.band(np.array([0.0, 2.0, 4.0, 6.0])) == (1.0, 5.0)
-    wide = evidence(torch.tensor([0.0, 0.0, 2.0, 1.0, 4.0, 6.0]))
-    low, high = vae_seq.band(wide.values.double().numpy()) or (math.nan, math.nan)
-    assert all(one.keep == (low <= one.score <= high) for one in vae_seq_filter().decide(wide, wide.ids))
-    assert kept(vae_seq_filter().decide(table, table.ids)) == ["clip1", "clip2"]
+def test_four_clips_are_enough() -> None:
+    table = evidence(torch.tensor([0.0, 2.0, 4.0, 6.0]))  # each its own centroid
+    decisions = vae_seq_filter().decide(table, table.ids)
+    assert kept(decisions) == ["clip1", "clip2"] and decisions[0].threshold == "1.000 .. 5.000"
 
 
 @pytest.mark.parametrize("values", [[50.0], [10.0, 50.0, 90.0], [70.0] * 9, [70.0, 70.00001, 70.00002, 70.00003, 70.00004]])
@@ -171,12 +169,15 @@ def test_with_nothing_to_cluster_all_are_kept_and_told_why(values: list[float]) 
     table = evidence(torch.tensor(values))
     decisions = vae_seq_filter().decide(table, table.ids)
     assert kept(decisions) == list(table.ids)
-    assert {(one.threshold, one.reason) for one in decisions} == {("none", "kept: fewer than 4 distinct values, nothing to cluster")}
+    assert {one.threshold for one in decisions} == {"none"}
+    assert {one.reason for one in decisions} == {"kept: fewer than 4 distinct values, nothing to cluster"}
 
 
 def test_thresholds_do_not_change_from_call_to_call() -> None:
+    """With four threads scikit-learn's own centroids differ in the last bits every few calls."""
     values = 80 + 5 * np.random.default_rng(0).normal(size=5000)
-    assert len({vae_seq.band(values) for _ in range(3)}) == 1
+    with threadpool_limits(4):
+        assert len({vae_seq.band(values) for _ in range(10)}) == 1
 
 
 def batch(frames: Tensor, masks: Tensor) -> ClipBatch:

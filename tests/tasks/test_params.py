@@ -38,7 +38,7 @@ def setting(path: str, value: Any) -> Edit:
         (setting("samples.sfvd.generator", "lddm"), "samples.sfvd.generator: 'lddm' is not among generators: sfvd"),
         (setting("samples.sfvd.sampling.step", 3), "step"),
         (setting("filters.agreement.critic", "who"), "filters.agreement.critic: 'who' is not among critics"),
-        (setting("filters.agreement.critic", "vae"), "filters.agreement.critic: 'vae' is a vae, but agreement looks through a segmenter"),
+        (setting("filters.agreement.critic", "vae"), "filters.agreement.critic: 'vae' is a vae, but agreement looks"),
         (setting("benchmark.baseline", "who"), "benchmark.baseline: 'who' is not among arms"),
         (setting("benchmark.arms.mixed.synthetic", "who"), "benchmark.arms.mixed.synthetic: 'who' is not among samples"),
         (setting("benchmark.arms.mixed", {"geometric": True}), "an arm needs real"),

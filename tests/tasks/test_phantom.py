@@ -1,0 +1,110 @@
+"""The simulator: masks are the wire's geometry, the noise is Poisson's, patients are their own, the seed decides."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.ndimage import binary_dilation, label
+
+from tasks.readers.phantom import MANOEUVRES, Params, _distance, simulate, sources
+from tasks.split import thumbnails
+
+SMALL = Params.model_validate({"size": (48, 48), "frames": 6})
+
+
+def with_settings(**changed: object) -> Params:
+    return Params.model_validate({**SMALL.model_dump(), **changed})
+
+
+def brute_force(line: np.ndarray, y: np.ndarray, x: np.ndarray, density: int = 4000) -> np.ndarray:
+    """Distance to the nearest of many points along the polyline."""
+    share = np.linspace(0, 1, density)[:, None]
+    points = np.concatenate([a + share * (b - a) for a, b in zip(line[:-1], line[1:], strict=True)])
+    return np.array([[np.hypot(points[:, 0] - v, points[:, 1] - u).min() for u, v in zip(row_x, row_y, strict=True)]
+                     for row_y, row_x in zip(y, x, strict=True)])
+
+
+def test_distance_is_that_of_a_brute_force_search() -> None:
+    lines = np.random.default_rng(0).random((2, 5, 2))
+    lines[1, 2] = lines[1, 1]  # a segment without length
+    y, x = np.mgrid[:9, :11] / 10
+    for few in (2**24, 1):  # all frames together, and one by one
+        distances = _distance(lines, y, x, few)
+        for line, distance in zip(lines, distances, strict=True):
+            np.testing.assert_allclose(distance, brute_force(line, y, x), atol=3e-4)
+
+
+@pytest.mark.parametrize("size", [(48, 48), (48, 64), (96, 96)])
+def test_the_wire_is_two_to_three_pixels_wide_and_in_one_piece(size: tuple[int, int]) -> None:
+    for clip in range(4):
+        masks = simulate(with_settings(size=size), 1, clip).masks
+        assert masks is not None
+        assert masks.shape == (6, *size)
+        for mask in masks:
+            assert label(mask, np.ones((3, 3)))[1] == 1
+            inner = mask.astype(bool) & ~binary_dilation(~mask.astype(bool), np.ones((3, 3)))  # pixels with no background around
+            assert inner.sum() < 0.15 * mask.sum()  # none in a straight wire of 3 pixels; a few where it bends
+            assert 30 < mask.sum() < 0.1 * mask.size
+
+
+def test_more_contrast_darkens_the_wire_and_nothing_else() -> None:
+    def depth(contrast: float) -> float:
+        made = simulate(with_settings(contrast=(contrast, contrast), photons=(1e6, 1e6)), 2, 0)
+        assert made.masks is not None
+        wire = made.masks.astype(bool)
+        beside = binary_dilation(wire, np.ones((1, 7, 7))) & ~binary_dilation(wire, np.ones((1, 3, 3)))
+        log = np.log((made.frames[..., 0] / 255.0) ** 2)
+        return float(log[beside].mean() - log[wire].mean())
+
+    low, high = depth(0.25), depth(0.9)
+    assert 0.05 < low < 0.35
+    assert 0.3 < high < 0.9
+    assert high > 1.8 * low
+
+
+def test_the_noise_has_poisson_variance() -> None:
+    """Frames are 255 sqrt(N / photons): by the delta method their variance is 255^2 / (4 photons), wherever it is not clipped."""
+    photons = 400.0
+    few, many = (with_settings(photons=(count, count), contrast=(0.9, 0.9)) for count in (photons, 1e7))
+    made, clean = (np.stack([simulate(params, patient, 0).frames[..., 0] for patient in range(24)]).astype(float) for params in (few, many))
+    expected = 255**2 / (4 * photons) + 2 / 12  # rounding of both
+    for low, high in ((90, 140), (140, 170), (170, 200)):
+        residual = (made - clean)[(clean > low) & (clean < high)]
+        assert len(residual) > 2000
+        assert abs(residual.mean()) < 0.6
+        assert residual.var() == pytest.approx(expected, rel=0.06)
+
+
+def test_the_seed_decides_everything() -> None:
+    first, again, other = simulate(SMALL, 3, 1), simulate(SMALL, 3, 1), simulate(with_settings(seed=1), 3, 1)
+    np.testing.assert_array_equal(first.frames, again.frames)
+    np.testing.assert_array_equal(first.masks, again.masks)
+    assert (first.frames != other.frames).mean() > 0.5
+
+
+def test_patients_differ_more_than_clips_of_one() -> None:
+    views = np.array([[thumbnails(simulate(SMALL, patient, clip).frames)[0] for clip in range(2)] for patient in range(12)]).astype(np.float32)
+    within = (views[:, 0] * views[:, 1]).sum(-1)
+    across = (views[:, 0] @ views[:, 1].T)[~np.eye(12, dtype=bool)]
+    assert np.median(within) > across.max()
+
+
+@pytest.mark.parametrize("manoeuvre", ["advance", "retract"])
+def test_the_label_names_what_the_wire_does(manoeuvre: str) -> None:
+    listed = sources(Path(), with_settings(patients=12, frames=8))
+    assert {source.label for source in listed} == set(MANOEUVRES)
+    grown = []
+    for source in listed:
+        if source.label == manoeuvre and (masks := source.read().masks) is not None:
+            grown.append(float(masks[-1].sum()) / float(masks[0].sum()))
+    assert len(grown) > 2
+    assert all((ratio > 1.1) == (manoeuvre == "advance") for ratio in grown)
+
+
+def test_sources_are_told_apart_by_their_parameters() -> None:
+    digests = [source.digest() for source in sources(Path(), SMALL)]
+    assert len(set(digests)) == len(digests) == 48
+    assert digests[0] != sources(Path(), with_settings(photons=(100.0, 600.0)))[0].digest()
+    assert digests[0] == sources(Path("elsewhere"), SMALL)[0].digest()
