@@ -11,8 +11,13 @@ import typer
 
 from flows.layout import Layout
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown",
-                  help="A data factory for synthetic medical video: train, sample, filter, prove, release.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="A data factory for synthetic medical video: train, sample, filter, prove, release.",
+)
 stages = "Stages (dvc.yaml runs these)"
 ParamsPath = Annotated[Path, typer.Option("--params", help="the parameter file")]
 DataPath = Annotated[Path, typer.Option("--data", help="the folder all stages write under")]
@@ -123,7 +128,9 @@ def run(targets: Annotated[list[str] | None, typer.Argument(help="stages of dvc.
 
 
 @app.command()
-def profile(names: Annotated[list[str], typer.Argument(help="files of profiles/, applied in order")], params: ParamsPath = PARAMS) -> None:
+def profile(
+    names: Annotated[list[str], typer.Argument(help="files of profiles/, applied in order")], params: ParamsPath = PARAMS
+) -> None:
     """Write what `profiles/NAME.yaml` holds over params.yaml, comments kept.
 
     Examples: `cinefab profile hippocampus`, `cinefab profile hippocampus gpu`
@@ -135,8 +142,10 @@ def profile(names: Annotated[list[str], typer.Argument(help="files of profiles/,
 
 
 @app.command(name="data")
-def fetch(name: Annotated[str, typer.Argument(help="hippocampus")],
-          copy_from: Annotated[Path | None, typer.Option("--from", help="a copy on disk instead of the download")] = None) -> None:
+def fetch(
+    name: Annotated[str, typer.Argument(help="hippocampus")],
+    copy_from: Annotated[Path | None, typer.Option("--from", help="a copy on disk instead of the download")] = None,
+) -> None:
     """Get a real data set from its owners into data/raw, checksum verified.
 
     Examples: `cinefab data hippocampus`, `cinefab data hippocampus --from ~/Task04_Hippocampus`
@@ -164,14 +173,18 @@ def verify(path: Annotated[Path, typer.Argument(help="a store, a set, a checkpoi
 
 
 @app.command()
-def resample(clip_id: str, out: Annotated[Path | None, typer.Option(help="picture to write; default CLIP_ID.webp")] = None,
-             data: DataPath = DATA) -> None:
+def resample(
+    clip_id: str,
+    out: Annotated[Path | None, typer.Option(help="picture to write; default CLIP_ID.webp")] = None,
+    data: DataPath = DATA,
+) -> None:
     """Make one released or sampled clip again from its provenance and say whether the pixels are the same.
 
     Example: `cinefab resample 0a1b…`
     """
     from tasks.pictures import clip_picture
-    from tasks.sample import find_provenance, resample as resample_clip
+    from tasks.sample import find_provenance
+    from tasks.sample import resample as resample_clip
 
     layout = Layout(data)
     record = find_provenance(clip_id, [layout.release, *sorted(layout.clips.glob("*"))])

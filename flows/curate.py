@@ -12,16 +12,18 @@ from flows.artifacts import counts
 from flows.layout import Layout
 from flows.steps import score_shard
 from tasks.curate import run_chain, shards_of
-from tasks.params import load_params
+from tasks.params import entry, load_params
 
 
 @flow(name="curate", flow_run_name="curate {name}", task_runner=ThreadPoolTaskRunner(max_workers=1))  # type: ignore[arg-type]
 def curate(params: Path, data: Layout, name: str) -> dict[str, Any]:
-    filters = load_params(params).filters
+    tree = load_params(params)
+    entry(tree.samples, name, "samples")  # refuse an unknown name before any work
+    filters = tree.filters
     clips, out = data.clips / name, data.decisions / name
     runs = [
-        score_shard.submit(filter_name, shard, entry, clips, data.critics, out)
-        for filter_name, entry in filters.items()
+        score_shard.submit(filter_name, shard, own, clips, data.critics, out)
+        for filter_name, own in filters.items()
         for shard in shards_of(clips)
     ]
     for run in runs:

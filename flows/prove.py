@@ -19,7 +19,8 @@ from tasks.params import load_params
 def benchmark(params: Path, data: Layout) -> dict[str, Any]:
     wanted = load_params(params).benchmark
     runs = [
-        benchmark_run.submit(run, wanted, data.prepared, data.clips, data.decisions, data.benchmark) for run in plan_runs(wanted)
+        benchmark_run.submit(run, wanted, data.prepared, data.clips, data.decisions, data.benchmark)
+        for run in plan_runs(wanted)
     ]
     for run in runs:
         run.result()

@@ -54,7 +54,9 @@ def _wait(url: str, process: subprocess.Popen[bytes], seconds: float = 120) -> N
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise RuntimeError(f"the Prefect server ended at once with status {process.returncode}; run 'prefect server start' to see why")
+            raise RuntimeError(
+                f"the Prefect server ended at once with status {process.returncode}; run 'prefect server start' to see why"
+            )
         try:
             urllib.request.urlopen(f"{url}/health", timeout=2).close()
             return

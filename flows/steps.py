@@ -56,7 +56,9 @@ def score_shard(name: str, shard: int, entry: Entry, clips: Path, critics: Path,
 
 
 @task(task_run_name="{run.arm} {run.network} seed {run.seed}", cache_policy=NO_CACHE, persist_result=False)
-def benchmark_run(run: tasks.benchmark.Run, params: BenchmarkParams, prepared: Path, clips: Path, decisions: Path, out: Path) -> dict[str, Any]:
+def benchmark_run(
+    run: tasks.benchmark.Run, params: BenchmarkParams, prepared: Path, clips: Path, decisions: Path, out: Path
+) -> dict[str, Any]:
     return tasks.benchmark.run_one(run, params, prepared, clips, decisions, out)
 
 

@@ -8,14 +8,14 @@ from prefect import flow
 
 from flows.artifacts import counts
 from flows.layout import Layout
-from tasks.params import load_params
+from tasks.params import entry, load_params
 from tasks.train import train_critic, train_generator
 
 
 @flow(name="train", flow_run_name="train {name}")
 def train(params: Path, data: Layout, name: str) -> str:
     tree = load_params(params)
-    digest = train_generator(name, tree.generators[name], tree.seed, data.prepared, data.checkpoint(name))
+    digest = train_generator(name, entry(tree.generators, name, "generators"), tree.seed, data.prepared, data.checkpoint(name))
     counts(f"checkpoint-{name}", {"checkpoint": name, "digest": digest})
     return digest
 
@@ -23,6 +23,6 @@ def train(params: Path, data: Layout, name: str) -> str:
 @flow(name="critic", flow_run_name="critic {name}")
 def critic(params: Path, data: Layout, name: str) -> str:
     tree = load_params(params)
-    digest = train_critic(name, tree.critics[name], tree.seed, data.prepared, data.critics / name)
+    digest = train_critic(name, entry(tree.critics, name, "critics"), tree.seed, data.prepared, data.critics / name)
     counts(f"critic-{name}", {"critic": name, "digest": digest})
     return digest

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tasks.params import Params
-from tasks.records import ClipRecord, Decision, ProvenanceRecord, QuarantineRecord
+from tasks.records import ClipRecord, Decision, QuarantineRecord
 from tasks.tables import read_json, read_table
 
 POOLED = "pooled"
@@ -121,22 +121,6 @@ def read_filters(decisions: Sequence[Decision]) -> list[FilterAccount]:
     """The chain in the order in which it decided."""
     names = dict.fromkeys(decision.filter for decision in decisions)
     return [FilterAccount(name, tuple(one for one in decisions if one.filter == name)) for name in names]
-
-
-def accepted(provenance: Sequence[ProvenanceRecord], decisions: Sequence[Decision]) -> list[int]:
-    """Positions of the clips that no filter dropped.
-
-    Raises:
-        ValueError: if the decisions are not about these clips, all of them.
-    """
-    judged, made = {decision.clip_id for decision in decisions}, {record.clip_id for record in provenance}
-    if judged and judged != made:
-        raise ValueError(
-            f"decisions: {len(made - judged)} of {len(made)} sampled clips have none, {len(judged - made)} judged clips "
-            "do not exist; run `cinefab curate` for this set again"
-        )
-    dropped = {decision.clip_id for decision in decisions if not decision.keep}
-    return [row for row, record in enumerate(provenance) if record.clip_id not in dropped]
 
 
 def read_benchmark(folder: Path) -> BenchmarkAccount | None:

@@ -37,34 +37,41 @@ def make_conditions(params: ConditionsParams, seed: int, prepared: Path, out: Pa
     rows = [row for row, record in enumerate(records) if record.split == "train" and record.annotated]
     whole = [row for row in rows if bool(clips.conditions([row]).annotated.all())]
     if not whole:
-        raise ValueError("conditions: no training clip has a mask on every frame; raise dataset.annotated_patients or add masks")
+        raise ValueError(
+            "conditions: no training clip has a mask on every frame; raise dataset.annotated_patients or add masks"
+        )
     shape = clips.arrays["masks"].shape
     mark = fingerprint("conditions", params.model_dump(mode="json"), seed, clips.digest)
     store = ClipStore.create(out / "masks.zarr", {"masks": ArraySpec(shape, "uint8")}, shard_clips, mark)
     bank: list[ConditionRecord] = []
     done = store.done()
     for start in range(0, params.count, shard_clips):
-        made = [_condition(number, whole, records, clips, params, seed) for number in range(start, min(start + shard_clips, params.count))]
+        made = [
+            _condition(number, whole, records, clips, params, seed)
+            for number in range(start, min(start + shard_clips, params.count))
+        ]
         bank += [record for record, _ in made]
         if start // shard_clips not in done:
-            store.write_shard(start // shard_clips, [record.condition_id for record, _ in made], {"masks": np.stack([mask for _, mask in made])})
+            store.write_shard(
+                start // shard_clips,
+                [record.condition_id for record, _ in made],
+                {"masks": np.stack([mask for _, mask in made])},
+            )
     store.finish(params.count)
     write_table(out / "conditions.parquet", bank, ConditionRecord)
     return len(bank)
 
 
-def _condition(number: int, rows: list[int], records: list[ClipRecord], clips: ClipStore, params: ConditionsParams,
-               seed: int) -> tuple[ConditionRecord, Masks]:
+def _condition(
+    number: int, rows: list[int], records: list[ClipRecord], clips: ClipStore, params: ConditionsParams, seed: int
+) -> tuple[ConditionRecord, Masks]:
     rng = np.random.default_rng(derive_seed(seed, "condition", number))
     chosen = [rows[number % len(rows)]]
     if rng.random() < params.blend and len(rows) > 1:
         chosen.append(int(rng.choice([row for row in rows if row != chosen[0]])))
     masks = clips.load(chosen)["masks"]
     fresh = number >= len(rows) or len(chosen) > 1  # the first round, unblended, are the annotators' own masks
-    if fresh:
-        masks = vary(masks, rng, params.deform)
-    else:
-        masks = masks[0]
+    masks = vary(masks, rng, params.deform) if fresh else masks[0]
     digest = hashlib.blake2b(f"{number}:{masks.shape}".encode() + masks.tobytes(), digest_size=16).hexdigest()
     patients = sorted({records[row].patient for row in chosen})
     return ConditionRecord(digest, patients, [records[row].clip_id for row in chosen]), masks
@@ -92,7 +99,10 @@ def vary(masks: Masks, rng: np.random.Generator, deform: float) -> Masks:
     field *= deform / np.maximum(field.std(axis=(1, 2), keepdims=True), 1e-12)
     grid = np.stack(np.mgrid[:height, :width]) + field
     flat = depth.reshape(-1, height, width)
-    moved = np.stack([map_coordinates(plane, grid, order=1, mode="nearest") for plane in flat]).reshape(depth.shape)
+    moved = np.empty_like(flat)
+    for plane, out in zip(flat, moved, strict=True):
+        map_coordinates(plane, grid, out, order=1, mode="nearest")
+    moved = moved.reshape(depth.shape)
     best = moved.argmax(0)
     return np.where(moved.max(0) > 0, best + 1, 0).astype(np.uint8)
 
@@ -105,6 +115,9 @@ def signed_distance(inside: NDArray[np.bool_]) -> NDArray[np.float64]:
     """
     flat = inside.reshape(-1, *inside.shape[-2:])
     diagonal = float(np.hypot(*inside.shape[-2:]))
-    # half a pixel each way puts the zero between the outermost pixel and its neighbour, so that thin wires keep their width
-    planes = [distance_transform_edt(one) - distance_transform_edt(~one) if one.any() else np.full(one.shape, -diagonal) for one in flat]
-    return np.stack([plane - 0.5 * np.sign(plane) for plane in planes]).reshape(inside.shape)
+    depth = np.full(flat.shape, -diagonal)
+    for plane, one in zip(depth, flat, strict=True):
+        if one.any():
+            # half a pixel each way puts the zero between the outermost pixel and its neighbour: thin wires keep their width
+            plane[:] = np.where(one, distance_transform_edt(one) - 0.5, 0.5 - distance_transform_edt(~one))
+    return depth.reshape(inside.shape)

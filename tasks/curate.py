@@ -93,12 +93,6 @@ def run_chain(clips: Path, filters: Mapping[str, Entry], critics: Path, out: Pat
     return summary
 
 
-def accepted(clips: Path, decisions: Path) -> list[str]:
-    """Ids of the clips no filter dropped, in plan order."""
-    dropped = {one.clip_id for one in read_table(decisions / "decisions.parquet", Decision) if not one.keep}
-    return [clip for clip in ClipStore.open(clips / "clips.zarr").ids if clip not in dropped]
-
-
 def _decide(name: str, entry: Entry, store: ClipStore, groups: tuple[str, ...], alive: list[str], critics: Path,
             out: Path) -> tuple[list[Decision], int]:
     mark = _mark(store, name, entry, critics)

@@ -48,11 +48,12 @@ def fetch_hippocampus(target: Path, copy_from: Path | None = None) -> str:
 
 def _download(scratch: Path) -> Path:
     from monai.apps.datasets import DecathlonDataset
-    from monai.apps.utils import HashCheckError, download_and_extract
+    from monai.apps.utils import HashCheckError, download_url, extractall
 
     url, remedy = DecathlonDataset.resource[TASK], "or give a copy on disk: cinefab data hippocampus --from FOLDER"
     try:
-        download_and_extract(url, scratch / f"{TASK}.tar", scratch, hash_val=DecathlonDataset.md5[TASK], hash_type="md5")
+        download_url(url, scratch / f"{TASK}.tar", hash_val=DecathlonDataset.md5[TASK], hash_type="md5")
+        extractall(scratch / f"{TASK}.tar", scratch)
     except HashCheckError:
         raise ValueError(f"data hippocampus: the MD5 of {url} is not its owners'; try again later, {remedy}") from None
     except (OSError, RuntimeError) as error:

@@ -9,10 +9,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from tasks.account import FilterAccount, accepted
+from tasks.account import FilterAccount
 from tasks.params import Params
 from tasks.pictures import Pixels, data_uri, painted, panels, tile, webp
-from tasks.records import ConditionRecord, Decision, ProvenanceRecord
+from tasks.records import ConditionRecord, Decision, ProvenanceRecord, accepted
 from tasks.store import ClipStore
 from tasks.tables import read_table
 
@@ -52,7 +52,8 @@ def read_set(name: str, clips: Path, decisions: Path) -> SyntheticSet | None:
     provenance = read_table(clips / name / "provenance.parquet", ProvenanceRecord)
     table = decisions / name / "decisions.parquet"
     judged = read_table(table, Decision) if table.exists() else []
-    return SyntheticSet(name, ClipStore.open(clips / name / "clips.zarr"), provenance, judged, accepted(provenance, judged))
+    kept = accepted([record.clip_id for record in provenance], judged)
+    return SyntheticSet(name, ClipStore.open(clips / name / "clips.zarr"), provenance, judged, kept)
 
 
 def side_by_side(shown: SyntheticSet, prepared: Path, conditions: Path) -> list[Picture]:

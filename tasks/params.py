@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from models import plugin
 from models.trainer import TrainParams
 
+Value = TypeVar("Value")
 Entry = dict[str, Any]
 """One plug-in's parameters: `kind` plus whatever that module's own Params take."""
 
@@ -139,8 +140,12 @@ class Params(Section):
     def _refers_to_what_exists(self) -> Params:
         for name, sample in self.samples.items():
             if sample.generator not in self.generators:
-                raise ValueError(f"samples.{name}.generator: {sample.generator!r} is not among generators: {', '.join(self.generators)}")
-            plugin.params("models.generators", {"kind": self.generators[sample.generator]["kind"], **sample.sampling}, "Sampling")
+                raise ValueError(
+                    f"samples.{name}.generator: {sample.generator!r} is not among generators: {', '.join(self.generators)}"
+                )
+            plugin.params(
+                "models.generators", {"kind": self.generators[sample.generator]["kind"], **sample.sampling}, "Sampling"
+            )
         for entry in self.generators.values():
             plugin.params("models.generators", entry)
         for entry in self.critics.values():
@@ -155,12 +160,27 @@ class Params(Section):
         plugin.params("tasks.readers", {"kind": self.dataset.reader, **self.dataset.options})
         for name, arm in self.benchmark.arms.items():
             if arm.synthetic is not None and arm.synthetic not in self.samples:
-                raise ValueError(f"benchmark.arms.{name}.synthetic: {arm.synthetic!r} is not among samples: {', '.join(self.samples)}")
+                raise ValueError(
+                    f"benchmark.arms.{name}.synthetic: {arm.synthetic!r} is not among samples: {', '.join(self.samples)}"
+                )
         if self.release.source not in self.samples:
             raise ValueError(f"release.source: {self.release.source!r} is not among samples: {', '.join(self.samples)}")
         if self.benchmark.baseline not in self.benchmark.arms:
-            raise ValueError(f"benchmark.baseline: {self.benchmark.baseline!r} is not among arms: {', '.join(self.benchmark.arms)}")
+            raise ValueError(
+                f"benchmark.baseline: {self.benchmark.baseline!r} is not among arms: {', '.join(self.benchmark.arms)}"
+            )
         return self
+
+
+def entry(section: dict[str, Value], name: str, where: str) -> Value:
+    """The named entry of a section of params.yaml.
+
+    Raises:
+        ValueError: if there is none; the message lists those there are.
+    """
+    if name not in section:
+        raise ValueError(f"{name!r} is not an entry of {where} in params.yaml; choose one of {', '.join(section)}")
+    return section[name]
 
 
 def load_params(path: Path = Path("params.yaml")) -> Params:
@@ -176,5 +196,7 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: not YAML: {error}") from None
     except ValidationError as error:
-        problems = [f"{path}: {'.'.join(map(str, one['loc']))}: {one['msg']} (got {one['input']!r:.80})" for one in error.errors()]
+        problems = [
+            f"{path}: {'.'.join(map(str, one['loc']))}: {one['msg']} (got {one['input']!r:.80})" for one in error.errors()
+        ]
         raise ValueError("\n".join(problems)) from None

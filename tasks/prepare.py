@@ -8,6 +8,7 @@ the masks of training patients who are to count as not annotated replaced by UNK
 from __future__ import annotations
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -145,7 +146,9 @@ def _survey(sources: list[Source], dataset: DatasetParams) -> tuple[list[_Found]
             owner[clip_id] = source.name
             annotated = bool((masks != UNKNOWN).reshape(len(masks), -1).all(1).any())
             found.append(_Found(number, start, clip_id, annotated, thumbnails(frames)))
-        refused += [QuarantineRecord(source.name, reason) for reason in dict.fromkeys(reasons)]
+        if reasons:
+            more = f"; and so on, {len(reasons)} clips in all" if len(reasons) > 1 else ""
+            refused.append(QuarantineRecord(source.name, reasons[0] + more))
         bar.set_postfix(clips=len(found), refused=len(refused), refresh=False)
     for record in refused:
         log.warning("quarantined: %s %s", record.file, record.reason)
@@ -233,7 +236,7 @@ def _summary(dataset: DatasetParams, sources: list[Source], found: list[_Found],
         "sources": len(sources),
         "sources_used": len({clip.source for clip in found}),
         "quarantined": len(refused),
-        "quarantine": dict(Counter(record.reason.split(":")[0] for record in refused)),
+        "quarantine": dict(Counter(re.split("[:;]", record.reason)[0] for record in refused)),
         "clips": len(records),
         "patients": len({record.patient for record in records}),
         "groups": len({record.group for record in records}),

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap
 
 from tasks.tables import atomic_write
 
@@ -42,7 +41,7 @@ def apply_profiles(params: Path, profiles: Sequence[Path]) -> list[Change]:
     return changes
 
 
-def _merge(tree: CommentedMap, profile: CommentedMap, prefix: str, changes: list[Change]) -> None:
+def _merge(tree: dict[str, Any], profile: dict[str, Any], prefix: str, changes: list[Change]) -> None:
     for marked, new in profile.items():
         key = marked.removesuffix("!")
         old = tree.get(key, ABSENT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -108,6 +109,22 @@ class Decision:
     score: float
     threshold: str
     reason: str
+
+
+def accepted(ids: Sequence[str], decisions: Sequence[Decision]) -> list[int]:
+    """Positions of the clips that no filter dropped; an empty chain drops none.
+
+    Raises:
+        ValueError: if the decisions are not about these clips, all of them.
+    """
+    judged = {decision.clip_id for decision in decisions}
+    if judged and judged != set(ids):
+        raise ValueError(
+            f"decisions: {len(set(ids) - judged)} of {len(ids)} sampled clips have none, {len(judged - set(ids))} judged clips "
+            "do not exist; run `cinefab curate` for this set again"
+        )
+    dropped = {decision.clip_id for decision in decisions if not decision.keep}
+    return [row for row, clip_id in enumerate(ids) if clip_id not in dropped]
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ import jinja2
 import numpy as np
 
 from models.clip import UNKNOWN
-from tasks.account import accepted, interval, p_value, read_benchmark, read_filters, read_sources
+from tasks.account import interval, p_value, read_benchmark, read_filters, read_sources
 from tasks.fingerprint import fingerprint
 from tasks.params import DatasetParams, ReleaseParams
-from tasks.records import ClipRecord, Decision, ProvenanceRecord
+from tasks.records import ClipRecord, Decision, ProvenanceRecord, accepted
 from tasks.store import ClipStore
 from tasks.store_check import verify
 from tasks.tables import atomic_write, file_digest, read_json, read_table, write_json, write_table
@@ -68,7 +68,7 @@ def release(params: ReleaseParams, dataset: DatasetParams, prepared: Path, clips
     chosen = clips / params.source
     provenance = read_table(chosen / "provenance.parquet", ProvenanceRecord)
     judged = read_table(decisions / params.source / "decisions.parquet", Decision)
-    rows = accepted(provenance, judged)
+    rows = accepted([record.clip_id for record in provenance], judged)
     if not rows:
         worst, number = Counter(decision.filter for decision in judged if not decision.keep).most_common(1)[0]
         raise ValueError(

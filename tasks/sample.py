@@ -48,12 +48,17 @@ def plan_shards(sample: SampleParams, seed: int, checkpoint: Path, conditions: P
     for number in range(sample.clips):
         draw, row = divmod(number, len(bank))
         own_seed = derive_seed(seed, kind, bank[row].condition_id, draw)
-        words = json.dumps([header["checkpoint_digest"], bank[row].condition_id, own_seed, sampling, sample.batch_clips], sort_keys=True)
+        words = json.dumps(
+            [header["checkpoint_digest"], bank[row].condition_id, own_seed, sampling, sample.batch_clips], sort_keys=True
+        )
         clip_id = hashlib.blake2b(words.encode(), digest_size=16).hexdigest()
         plan.append(PlanRecord(clip_id, bank[row].condition_id, row, draw, own_seed, number // sample.shard_clips))
     facts = read_json(checkpoint / "checkpoint.json")["facts"]
     frames, channels, height, width = facts["clip_shape"]
-    arrays = {"frames": ArraySpec((frames, height, width, channels), "uint8"), "masks": ArraySpec((frames, height, width), "uint8")}
+    arrays = {
+        "frames": ArraySpec((frames, height, width, channels), "uint8"),
+        "masks": ArraySpec((frames, height, width), "uint8"),
+    }
     mark = fingerprint("sample", header, sample.model_dump(mode="json"), [record.clip_id for record in plan])
     store = ClipStore.create(out / "clips.zarr", arrays, sample.shard_clips, mark)
     write_table(out / "plan.parquet", plan, PlanRecord)
@@ -79,7 +84,9 @@ def finish(name: str, conditions: Path, checkpoint: Path, out: Path) -> int:
     plan = read_table(out / "plan.parquet", PlanRecord)
     store = ClipStore.resume(out / "clips.zarr", header["fingerprint"])
     store.finish(len(plan))
-    patients = {record.condition_id: record.patients for record in read_table(conditions / "conditions.parquet", ConditionRecord)}
+    patients = {
+        record.condition_id: record.patients for record in read_table(conditions / "conditions.parquet", ConditionRecord)
+    }
     generator, sampling = _generator(checkpoint, header["checkpoint_digest"]), _sampling(header)
     draws = generator.draws([record.seed for record in plan], sampling)
     digests = dict(zip(store.ids, store.digests, strict=True))
@@ -110,13 +117,20 @@ def resample(record: ProvenanceRecord, checkpoint: Path, conditions: Path, devic
         ValueError: if the checkpoint or the condition on disk is not the one the clip was made with.
     """
     if (found := checkpoint_digest(checkpoint)) != record.checkpoint_digest:
-        raise ValueError(f"{checkpoint}: digest is {found}, but clip {record.clip_id} was made with {record.checkpoint_digest}; pull that version")
+        raise ValueError(
+            f"{checkpoint}: digest is {found}, clip {record.clip_id} was made with {record.checkpoint_digest}; pull that one"
+        )
     bank = [condition.condition_id for condition in read_table(conditions / "conditions.parquet", ConditionRecord)]
     if record.condition_id not in bank:
         raise ValueError(f"{conditions}: has no condition {record.condition_id}; pull the version the clip was made with")
     options = json.loads(record.sampling)
     batch_clips = options.pop("batch_clips")
-    header = {"kind": read_json(checkpoint / "checkpoint.json")["kind"], "checkpoint_digest": found, "sampling": options, "batch_clips": batch_clips}
+    header = {
+        "kind": read_json(checkpoint / "checkpoint.json")["kind"],
+        "checkpoint_digest": found,
+        "sampling": options,
+        "batch_clips": batch_clips,
+    }
     plan = [PlanRecord(record.clip_id, record.condition_id, bank.index(record.condition_id), record.draw, record.seed, 0)]
     arrays = _sample(plan, header, checkpoint, conditions, device)
     return arrays, clip_digest({name: values[0] for name, values in arrays.items()}) == record.digest

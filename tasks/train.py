@@ -54,10 +54,11 @@ def train_critic(name: str, entry: Entry, seed: int, prepared: Path, out: Path) 
 
 def _train(what: tuple[str, str], entry: Entry, seed: int, prepared: Path, out: Path, fit: Any) -> str:
     mark = fingerprint(*what, entry, seed, ClipStore.open(prepared / "clips.zarr").digest)
+    states = FolderStates(out / ".state", mark)
     if is_done(out, mark):
+        states.clear()  # killed between the two lines at the end
         return checkpoint_digest(out)
     clips, trained_on = training_clips(prepared)
-    states = FolderStates(out / ".state", mark)
     checkpoint = fit(clips, states, derive_seed(seed, *what))
     digest = save_checkpoint(out, checkpoint, fingerprint=mark, trained_on=trained_on)
     states.clear()

@@ -21,7 +21,7 @@ from tasks.benchmarks import Outcome, Run
 from tasks.devices import visible_devices
 from tasks.metrics.segmentation import METRICS, clip_metrics
 from tasks.params import ArmParams, BenchmarkParams
-from tasks.records import ClipRecord, Decision, EvaluationRecord, ProvenanceRecord
+from tasks.records import ClipRecord, Decision, EvaluationRecord, ProvenanceRecord, accepted
 from tasks.store import ClipStore
 from tasks.tables import read_json, read_table
 
@@ -102,10 +102,7 @@ def _synthetic_clips(synthetic: Path, decisions: Path | None, arm: ArmParams) ->
     """The set's clips, in store order, without those any filter dropped when `decisions` is given."""
     store = ClipStore.open(synthetic / "clips.zarr")
     table = read_table(decisions / "decisions.parquet", Decision) if decisions else []
-    if unjudged := table and set(store.ids) - {decision.clip_id for decision in table}:
-        raise ValueError(f"{decisions}: {len(unjudged)} of {len(store)} clips of {synthetic} have no decision; curate again")
-    dropped = {decision.clip_id for decision in table if not decision.keep}
-    rows = [row for row, clip_id in enumerate(store.ids) if clip_id not in dropped]
+    rows = accepted(store.ids, table)
     if not rows:
         raise ValueError(f"{decisions}: the chain kept none of the {len(store)} clips of {arm.synthetic}; loosen a filter or "
                          "set filtered: false for this arm")

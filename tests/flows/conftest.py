@@ -19,10 +19,14 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="session")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a server on an empty database, in a process of its own."""
-    code = "from flows.server import server\nimport sys\nwith server() as url:\n    print(url, flush=True)\n    sys.stdin.read()"
+    code = (
+        "from flows.server import server\nimport sys\nwith server() as url:\n    print(url, flush=True)\n    sys.stdin.read()"
+    )
     environment = {**os.environ, "PREFECT_HOME": str(tmp_path_factory.mktemp("prefect"))}
     environment.pop("PREFECT_API_URL", None)
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None
     yield process.stdout.readline().strip()
     process.communicate("")
@@ -31,7 +35,18 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def checkout(folder: Path) -> Path:
     """The working tree as it is now, with the tiny parameters, as a git and DVC repository."""
     folder.mkdir(parents=True)
-    for name in ("flows", "tasks", "models", "profiles", ".dvc", "dvc.yaml", "params.yaml", ".dvcignore", ".gitignore", "pyproject.toml"):
+    for name in (
+        "flows",
+        "tasks",
+        "models",
+        "profiles",
+        ".dvc",
+        "dvc.yaml",
+        "params.yaml",
+        ".dvcignore",
+        ".gitignore",
+        "pyproject.toml",
+    ):
         source = ROOT / name
         if source.is_dir():
             shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__", "cache", "tmp"))
@@ -44,5 +59,10 @@ def checkout(folder: Path) -> Path:
 
 def environment(api: str) -> dict[str, str]:
     """What `make` gives its commands: this interpreter first, one thread so that parallel tests do not fight, the server."""
-    return {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "PREFECT_API_URL": api,
-            "OMP_NUM_THREADS": "1", "DVC_NO_ANALYTICS": "1"}
+    return {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PREFECT_API_URL": api,
+        "OMP_NUM_THREADS": "1",
+        "DVC_NO_ANALYTICS": "1",
+    }

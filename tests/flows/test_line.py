@@ -20,7 +20,11 @@ from tasks.verify import verify_tree
 
 
 def tree_digest(folder: Path) -> dict[str, str]:
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def command(folder: Path, api: str, *words: str) -> str:
@@ -73,14 +77,20 @@ def test_resample_gives_the_same_pixels(line: Path, api: str) -> None:
 
 
 def test_verify_names_a_flipped_bit(line: Path, api: str, tmp_path: Path) -> None:
-    shard = next(path for path in (line / "data" / "clips" / "sfvd" / "clips.zarr" / "frames").rglob("*") if path.name != "zarr.json" and path.is_file())
+    shard = next(
+        path
+        for path in (line / "data" / "clips" / "sfvd" / "clips.zarr" / "frames").rglob("*")
+        if path.name != "zarr.json" and path.is_file()
+    )
     whole = shard.read_bytes()
     broken = bytearray(whole)
     broken[len(broken) // 3] ^= 4
     shard.unlink()  # it may be a hardlink into DVC's cache
     shard.write_bytes(bytes(broken))
     try:
-        done = subprocess.run(["python", "-m", "flows", "verify", "data/clips"], cwd=line, env=environment(api), capture_output=True, text=True)
+        done = subprocess.run(
+            ["python", "-m", "flows", "verify", "data/clips"], cwd=line, env=environment(api), capture_output=True, text=True
+        )
         assert done.returncode == 1
         assert str(shard.relative_to(line / "data" / "clips" / "sfvd" / "clips.zarr")) in done.stdout
     finally:
@@ -92,8 +102,13 @@ def test_a_wrong_parameter_is_one_line(line: Path, api: str, tmp_path: Path) -> 
     bad = yaml.safe_load((line / "params.yaml").read_text())
     bad["dataset"]["split"]["train"] = 0.9
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(bad))
-    done = subprocess.run(["python", "-m", "flows", "prepare", "--params", str(tmp_path / "params.yaml")], cwd=line, env=environment(api),
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        ["python", "-m", "flows", "prepare", "--params", str(tmp_path / "params.yaml")],
+        cwd=line,
+        env=environment(api),
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode != 0
     assert "train + val + test is 1.4, but must be 1" in done.stderr.strip().splitlines()[-1]
     assert "Traceback" not in done.stderr
@@ -103,8 +118,14 @@ def repro_with_kills(folder: Path, api: str, rng: random.Random, kills: int, lon
     """`dvc repro`, its whole process group killed at random moments, until it ends by itself; returns the kills that hit."""
     hit = 0
     for attempt in range(kills + 1):
-        process = subprocess.Popen(["dvc", "repro"], cwd=folder, env=environment(api), start_new_session=True,
-                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            ["dvc", "repro"],
+            cwd=folder,
+            env=environment(api),
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         if attempt < kills:
             try:
                 process.wait(rng.uniform(1, longest))

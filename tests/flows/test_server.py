@@ -12,8 +12,14 @@ ROOT = Path(__file__).parents[2]
 
 
 def run(code: str, api: str, **environment: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "PREFECT_API_URL": api, **environment},
-                          capture_output=True, text=True, timeout=200)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**os.environ, "PREFECT_API_URL": api, **environment},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -74,7 +80,11 @@ with get_client(sync_client=True) as client:
 
 def test_a_dead_address_is_one_clear_failure() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "flows", "condition", "--data", "nowhere"], cwd=ROOT, capture_output=True, text=True, timeout=120,
+        [sys.executable, "-m", "flows", "condition", "--data", "nowhere"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
         env={**os.environ, "PREFECT_API_URL": "http://127.0.0.1:9/api", "PREFECT_CLIENT_MAX_RETRIES": "0"},
     )
     assert done.returncode != 0

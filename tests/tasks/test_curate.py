@@ -15,9 +15,9 @@ from models.clip import ClipBatch, Condition, MemoryClips, to_float
 from models.critics import segmenter, vae
 from models.trainer import TrainParams, TrainState
 from tasks.checkpoints import save_checkpoint
-from tasks.curate import accepted, run_chain, score_shard, shards_of
+from tasks.curate import run_chain, score_shard, shards_of
 from tasks.params import Entry
-from tasks.records import Decision, PlanRecord, ScoreRecord
+from tasks.records import Decision, PlanRecord, ScoreRecord, accepted
 from tasks.store import ArraySpec, ClipStore
 from tasks.tables import read_json, read_table, write_table
 
@@ -89,6 +89,10 @@ class Set:
         """One filter's, by the clip's number."""
         return {int(one.clip_id, 16): one for one in read_table(self.out / "decisions.parquet", Decision) if one.filter == name}
 
+    def accepted(self) -> list[int]:
+        """Rows no filter dropped."""
+        return accepted(ClipStore.open(self.clips / "clips.zarr").ids, read_table(self.out / "decisions.parquet", Decision))
+
     def evidence(self) -> dict[str, tuple[bytes, int]]:
         """Content and time of writing of every file of evidence."""
         root = self.out / ".evidence"
@@ -127,7 +131,7 @@ def test_every_filter_judges_its_predecessors_survivors(synthetic: Set) -> None:
     assert [row for row, one in asked.items() if not one.keep] == [MISPLACED, MISPLACED_COPY]
     assert list(static) == list(like) == [0, 1, 3, 4, 5]  # those dropped are not judged again
     assert [row for row, one in like.items() if not one.keep] == [COPY]
-    assert accepted(synthetic.clips, synthetic.out) == [f"{row:032x}" for row in (0, 1, 4, 5)]
+    assert synthetic.accepted() == [0, 1, 4, 5]
     assert {name: (step["in"], step["out"]) for name, step in summary["filters"].items()} == {
         "agreement": (7, 5), "vae_seq": (5, 5), "similarity": (5, 4),
     }  # fmt: skip
@@ -145,7 +149,7 @@ def test_the_order_of_the_chain_decides_who_is_judged(synthetic: Set) -> None:
 def test_score_only_keeps_everything_and_says_what_would_go(synthetic: Set) -> None:
     only = {name: {**entry, "score_only": True} for name, entry in FILTERS.items()}
     summary = synthetic.curate(only)
-    assert len(accepted(synthetic.clips, synthetic.out)) == CLIPS
+    assert len(synthetic.accepted()) == CLIPS
     assert summary["filters"]["agreement"]["would_drop"] == 2 and summary["filters"]["similarity"]["would_drop"] == 2
     reason = synthetic.decisions("agreement")[MISPLACED].reason
     assert reason.startswith("score only (would be dropped: a real-data segmenter finds")
@@ -207,7 +211,7 @@ def test_a_second_run_writes_the_same_bytes(synthetic: Set) -> None:
 
 def test_an_empty_chain_accepts_all(synthetic: Set) -> None:
     assert synthetic.curate({})["accepted"] == CLIPS
-    assert len(accepted(synthetic.clips, synthetic.out)) == CLIPS
+    assert len(synthetic.accepted()) == CLIPS
 
 
 def test_a_shard_without_evidence_is_named(synthetic: Set) -> None:

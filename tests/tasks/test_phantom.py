@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ def with_settings(**changed: object) -> Params:
 def brute_force(line: np.ndarray, y: np.ndarray, x: np.ndarray, density: int = 4000) -> np.ndarray:
     """Distance to the nearest of many points along the polyline."""
     share = np.linspace(0, 1, density)[:, None]
-    points = np.concatenate([a + share * (b - a) for a, b in zip(line[:-1], line[1:], strict=True)])
+    points = np.concatenate([a + share * (b - a) for a, b in pairwise(line)])
     return np.array([[np.hypot(points[:, 0] - v, points[:, 1] - u).min() for u, v in zip(row_x, row_y, strict=True)]
                      for row_y, row_x in zip(y, x, strict=True)])
 
@@ -44,7 +45,7 @@ def test_the_wire_is_two_to_three_pixels_wide_and_in_one_piece(size: tuple[int, 
         assert masks.shape == (6, *size)
         for mask in masks:
             assert label(mask, np.ones((3, 3)))[1] == 1
-            inner = mask.astype(bool) & ~binary_dilation(~mask.astype(bool), np.ones((3, 3)))  # pixels with no background around
+            inner = mask.astype(bool) & ~binary_dilation(~mask.astype(bool), np.ones((3, 3)))  # no background around
             assert inner.sum() < 0.15 * mask.sum()  # none in a straight wire of 3 pixels; a few where it bends
             assert 30 < mask.sum() < 0.1 * mask.size
 
@@ -65,10 +66,11 @@ def test_more_contrast_darkens_the_wire_and_nothing_else() -> None:
 
 
 def test_the_noise_has_poisson_variance() -> None:
-    """Frames are 255 sqrt(N / photons): by the delta method their variance is 255^2 / (4 photons), wherever it is not clipped."""
+    """Frames are 255 sqrt(N / photons): by the delta method their variance is 255^2 / (4 photons), where it is not clipped."""
     photons = 400.0
     few, many = (with_settings(photons=(count, count), contrast=(0.9, 0.9)) for count in (photons, 1e7))
-    made, clean = (np.stack([simulate(params, patient, 0).frames[..., 0] for patient in range(24)]).astype(float) for params in (few, many))
+    made, clean = (np.stack([simulate(params, patient, 0).frames[..., 0] for patient in range(24)]).astype(float)
+                   for params in (few, many))
     expected = 255**2 / (4 * photons) + 2 / 12  # rounding of both
     for low, high in ((90, 140), (140, 170), (170, 200)):
         residual = (made - clean)[(clean > low) & (clean < high)]
@@ -85,7 +87,8 @@ def test_the_seed_decides_everything() -> None:
 
 
 def test_patients_differ_more_than_clips_of_one() -> None:
-    views = np.array([[thumbnails(simulate(SMALL, patient, clip).frames)[0] for clip in range(2)] for patient in range(12)]).astype(np.float32)
+    frames = [[simulate(SMALL, patient, clip).frames for clip in range(2)] for patient in range(12)]
+    views = np.array([[thumbnails(clip)[0] for clip in clips] for clips in frames]).astype(np.float32)
     within = (views[:, 0] * views[:, 1]).sum(-1)
     across = (views[:, 0] @ views[:, 1].T)[~np.eye(12, dtype=bool)]
     assert np.median(within) > across.max()

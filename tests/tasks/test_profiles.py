@@ -30,7 +30,9 @@ def test_unknown_profile_names_the_known(tmp_path: Path) -> None:
         apply_profiles(tmp_path / "params.yaml", [tmp_path / "nope.yaml"])
 
 
-@pytest.mark.parametrize("names", [["phantom"], ["hippocampus"], ["hippocampus", "study"], ["phantom", "gpu"], ["hippocampus", "gpu"]])
+@pytest.mark.parametrize(
+    "names", [["phantom"], ["hippocampus"], ["hippocampus", "study"], ["phantom", "gpu"], ["hippocampus", "gpu"]]
+)
 def test_every_shipped_profile_gives_valid_parameters(tmp_path: Path, names: list[str]) -> None:
     params = tmp_path / "params.yaml"
     params.write_text((ROOT / "params.yaml").read_text())

@@ -23,7 +23,7 @@ def dataset(**changed: object) -> DatasetParams:
 
 
 @given(st.integers(1, 400), st.integers(1, 20), st.integers(1, 5), st.none() | st.integers(1, 9))
-def test_windows_are_as_many_as_fit_apart_inside_and_evenly_spread(frames: int, length: int, stride: int, most: int | None) -> None:
+def test_windows_are_as_many_as_fit_apart_and_evenly_spread(frames: int, length: int, stride: int, most: int | None) -> None:
     span = (length - 1) * stride + 1
     if frames < span:
         return
