@@ -97,7 +97,7 @@ def vary(masks: Masks, rng: np.random.Generator, deform: float) -> Masks:
     height, width = depth.shape[-2:]
     field = np.stack([gaussian_filter(rng.standard_normal((height, width)), max(height, width) / 8) for _ in range(2)])
     field *= deform / np.maximum(field.std(axis=(1, 2), keepdims=True), 1e-12)
-    grid = np.stack(np.mgrid[:height, :width]) + field
+    grid = np.mgrid[:height, :width] + field
     flat = depth.reshape(-1, height, width)
     moved = np.empty_like(flat)
     for plane, out in zip(flat, moved, strict=True):

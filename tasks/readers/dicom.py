@@ -16,15 +16,20 @@ from pydicom.pixels import apply_color_lut, apply_rescale, pixel_array
 
 from tasks.patients import PatientParams, hashed, patient_lookup
 from tasks.readers import QuarantinedError, Source, Volume
+from tasks.readers.images import by_frame, mask_pictures
 
 _UNREADABLE = (InvalidDicomError, OSError, EOFError, ValueError, AttributeError, KeyError, TypeError, RuntimeError)
 """What pydicom and its decoders raise for files that are no DICOM, truncated, or compressed in a way nobody here decodes."""
 
 
 class Params(PatientParams):
-    """Without a table or pattern the patient is a hash of the header's PatientID; the ID itself never leaves the file."""
+    """Without a table or pattern the patient is a hash of the header's PatientID; the ID itself never leaves the file.
+
+    Mask pictures are named by their frame's number, as for videos.
+    """
 
     folder: str = Field(".", description="relative to the data set's location; searched in depth, any suffix")
+    masks: str | None = Field(None, description="folder with one folder of pictures a file, named as the file without suffix")
     color: bool = False
     max_values: int = Field(2**29, gt=0, description="frames x rows x columns x samples a file may declare")
 
@@ -38,9 +43,12 @@ def sources(location: Path, params: Params) -> list[Source]:
             continue
         if params.table is not None and file == location / params.table:
             continue
+        if params.masks is not None and file.is_relative_to(location / params.masks):
+            continue
         name = str(file.relative_to(location))
         patient, label = (look_up(name) or ("", None)) if own else (_patient(file), None)
-        found.append(Source(name, (file,), patient, label, partial(_read, file, params)))
+        pictures = sorted((location / params.masks / file.stem).glob("*")) if params.masks else []
+        found.append(Source(name, (file, *pictures), patient, label, partial(_read, file, pictures, params)))
     return found
 
 
@@ -52,7 +60,7 @@ def _patient(file: Path) -> str:
     return hashed(str(header.get("PatientID") or "").strip() or file.name)
 
 
-def _read(file: Path, params: Params) -> Volume:
+def _read(file: Path, pictures: list[Path], params: Params) -> Volume:
     try:
         header = pydicom.dcmread(file)
         if "PixelData" not in header:
@@ -68,10 +76,11 @@ def _read(file: Path, params: Params) -> Volume:
         raise QuarantinedError(f"cannot be decoded: {' '.join(str(error).split()) or type(error).__name__}") from None
     colour = int(header.SamplesPerPixel) > 1
     video = pixels if count > 1 else pixels[None]
+    masks = mask_pictures(by_frame(pictures, len(video)), video.shape[:3]) if pictures else None
     if not colour:
         grey = _monochrome(video, header)[..., None]
-        return Volume(np.repeat(grey, 3, -1) if params.color else grey, None, frame_time(header))
-    return Volume(video if params.color else _grey(video), None, frame_time(header))
+        return Volume(np.repeat(grey, 3, -1) if params.color else grey, masks, frame_time(header))
+    return Volume(video if params.color else _grey(video), masks, frame_time(header))
 
 
 def _grey(video: NDArray[Any]) -> NDArray[np.float32]:

@@ -85,6 +85,16 @@ def picture(file: Path, mode: str) -> NDArray[np.uint8]:
         raise QuarantinedError(f"{file.name} cannot be read: {error}") from None
 
 
+def by_frame(pictures: list[Path], frames: int) -> list[Path | None]:
+    """The mask picture of every frame, None where there is none."""
+    found: list[Path | None] = [None] * frames
+    for file in pictures:
+        if not file.stem.isdecimal() or int(file.stem) >= frames:
+            raise QuarantinedError(f"mask {file.name} is not named by a frame 0..{frames - 1}")
+        found[int(file.stem)] = file
+    return found
+
+
 def mask_pictures(files: Sequence[Path | None], shape: tuple[int, ...]) -> NDArray[np.uint8]:
     """(F, H, W) labels from one picture a frame, 255 read as class 1; a frame without a picture is UNKNOWN."""
     masks = np.full(shape, UNKNOWN, np.uint8)

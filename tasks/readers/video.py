@@ -13,7 +13,7 @@ from pydantic import Field
 
 from tasks.patients import PatientParams, patient_lookup
 from tasks.readers import QuarantinedError, Source, Volume
-from tasks.readers.images import mask_pictures
+from tasks.readers.images import by_frame, mask_pictures
 
 SUFFIXES = {".mp4", ".mov", ".avi", ".mpeg", ".mpg", ".m4v", ".mkv", ".wmv", ".gif"}
 
@@ -69,15 +69,5 @@ def _read(file: Path, pictures: list[Path], params: Params) -> Volume:
     frames.reverse()
     for slot in video:
         slot[...] = frames.pop()  # freed one by one: never two copies of a long video
-    masks = mask_pictures(_by_frame(pictures, len(video)), video.shape[:3]) if pictures else None
+    masks = mask_pictures(by_frame(pictures, len(video)), video.shape[:3]) if pictures else None
     return Volume(video if params.color else video[..., None], masks, 1000 / float(rate) if rate else None)
-
-
-def _by_frame(pictures: list[Path], frames: int) -> list[Path | None]:
-    """The mask picture of every frame, None where there is none."""
-    found: list[Path | None] = [None] * frames
-    for file in pictures:
-        if not file.stem.isdecimal() or int(file.stem) >= frames:
-            raise QuarantinedError(f"mask {file.name} is not named by a frame 0..{frames - 1}")
-        found[int(file.stem)] = file
-    return found
