@@ -219,7 +219,7 @@ def test_dropped_clips_stay_out_unless_asked_for(factory: Factory) -> None:
     benchmark = benchmark_of(arms, seeds=(0,))
     assert [factory.run(Run(arm, "dyn", 0), benchmark)["synthetic_clips"] for arm in arms] == [FAKES - 1, FAKES]
     factory.edit("decisions/set/decisions.parquet", Decision, lambda rows: rows[1:])
-    with pytest.raises(ValueError, match=r"1 of 5 clips of .* have no decision"):
+    with pytest.raises(ValueError, match="1 of 5 sampled clips have none"):
         factory.run(Run("kept", "dyn", 0), benchmark)
     factory.edit("decisions/set/decisions.parquet", Decision,
                  lambda rows: [replace(rows[0], clip_id=f"fake{number}", keep=False) for number in range(FAKES)])
