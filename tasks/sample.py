@@ -87,7 +87,7 @@ def finish(name: str, conditions: Path, checkpoint: Path, out: Path) -> int:
     patients = {
         record.condition_id: record.patients for record in read_table(conditions / "conditions.parquet", ConditionRecord)
     }
-    generator, sampling = _generator(checkpoint, header["checkpoint_digest"]), _sampling(header)
+    generator, sampling = _generator(checkpoint, header["checkpoint_digest"], "cpu"), _sampling(header)
     draws = generator.draws([record.seed for record in plan], sampling)
     digests = dict(zip(store.ids, store.digests, strict=True))
     rows = [
@@ -142,7 +142,7 @@ def _sample(plan: Sequence[PlanRecord], header: dict[str, Any], checkpoint: Path
     The last batch is filled up with its own first clip: kernels choose their blocking by batch size, so only equal
     batch sizes give equal bits, and `resample` of one clip must give the bits it had among others.
     """
-    generator, sampling = _generator(checkpoint, header["checkpoint_digest"]), _sampling(header)
+    generator, sampling = _generator(checkpoint, header["checkpoint_digest"], device), _sampling(header)
     bank = ClipStore.open(conditions / "masks.zarr")
     size = header["batch_clips"]
     frames, masks = [], []
@@ -161,9 +161,12 @@ def _sampling(header: dict[str, Any]) -> Any:
     return plugin.params("models.generators", {"kind": header["kind"], **header["sampling"]}, "Sampling")
 
 
-@lru_cache(maxsize=4)
-def _generator(checkpoint: Path, digest: str) -> ClipGenerator:
-    """The generator of a checkpoint; `digest` is part of the key so that a retrained one is read again."""
+@lru_cache(maxsize=16)
+def _generator(checkpoint: Path, digest: str, device: str) -> ClipGenerator:
+    """The generator of a checkpoint, one a device: shards run in threads and must not move each other's networks.
+
+    `digest` is part of the key so that a retrained one is read again.
+    """
     loaded = load_checkpoint(checkpoint)
     module = plugin.load("models.generators", loaded.kind)
     return module.build(module.Params.model_validate(loaded.params), loaded)
