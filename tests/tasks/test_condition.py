@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.ndimage import label
 from scipy.spatial.distance import cdist
 
-from tasks.condition import signed_distance, vary
+from tasks.condition import alike, signed_distance, vary
+from tasks.store import ArraySpec, ClipStore
 
 
 def disc(radius: float, size: int = 32, centre: tuple[float, float] = (16, 16)) -> np.ndarray:
@@ -69,3 +72,17 @@ def test_labels_stay_labels(labels: int) -> None:
     for one in range(1, labels + 1):
         masks[:, :, 5 * one : 5 * one + 4, 3:15] = one
     assert set(np.unique(vary(masks, rng, 1.0))) <= set(range(labels + 1))
+
+
+def test_partners_are_those_whose_masks_overlap(tmp_path: Path) -> None:
+    """Two kinds of clips, left and right: nobody is blended with the other kind."""
+    masks = np.zeros((8, 2, 16, 16), np.uint8)
+    masks[:4, :, 2:10, 1:6] = 1
+    masks[4:, :, 6:14, 10:15] = 1
+    store = ClipStore.create(tmp_path / "masks.zarr", {"masks": ArraySpec((2, 16, 16), "uint8")}, 8, "f")
+    store.write_shard(0, [f"{row:032x}" for row in range(8)], {"masks": masks})
+    store.finish(8)
+    near = alike(store, list(range(8)))
+    assert [len(one) for one in near] == [2] * 8
+    assert all((other < 4) == (row < 4) and other != row for row, one in enumerate(near) for other in one)
+    assert alike(store, [3]) == [[]]
