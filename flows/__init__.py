@@ -1,7 +1,7 @@
 """Roof: order, retries, concurrency and the command line. No arithmetic.
 
-Prefect reads its settings when it is first imported, so they are set here: a database of its own for this checkout, and
-no telemetry, neither Prefect's nor DVC's nor the model hub's.
+Prefect and OpenMP read their settings when they are first imported, so they are set here: a database of its own for this
+checkout, and no telemetry, neither Prefect's nor DVC's nor the model hub's.
 """
 
 import os
@@ -16,6 +16,8 @@ for switch, value in {
     "PREFECT_LOGGING_EXTRA_LOGGERS": "tasks,models",  # their log lines appear in the UI as well
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # the terminal has progress bars, and one line per error from `main`
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # the first start on an empty database took 23 s
+    # Threads that wait asleep, not spinning: beside any other busy program, spinning made sampling up to ten times slower
+    "OMP_WAIT_POLICY": "PASSIVE",
     "DO_NOT_TRACK": "1",
     "DVC_NO_ANALYTICS": "1",
     "HF_HUB_OFFLINE": "1",
