@@ -19,7 +19,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from prefect import Flow
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.exceptions import ObjectNotFound
 from prefect.flow_engine import run_flow
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
@@ -65,6 +66,19 @@ def _wait(url: str, process: subprocess.Popen[bytes], seconds: float = 120) -> N
     raise RuntimeError(f"the Prefect server at {url} did not answer within {seconds:.0f} s")
 
 
+def _wait_for_task_run(client: SyncPrefectClient, task_run: uuid.UUID, seconds: float = 30) -> None:
+    """Prefect reports task runs to the server in the background; a child cannot refer to one that has not arrived."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            client.read_task_run(task_run)
+            return
+        except ObjectNotFound:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+
+
 def run_linked(flow: Flow[..., Any], **parameters: Any) -> Any:
     """Run a stage's flow, as a child of the factory's run when that started us.
 
@@ -75,5 +89,6 @@ def run_linked(flow: Flow[..., Any], **parameters: Any) -> Any:
     if parent is None:
         return flow(**parameters)
     with get_client(sync_client=True) as client:
+        _wait_for_task_run(client, uuid.UUID(parent))
         flow_run = client.create_flow_run(flow, parameters=parameters, parent_task_run_id=uuid.UUID(parent))
     return run_flow(flow, flow_run=flow_run, parameters=parameters)

@@ -41,7 +41,7 @@ async def main():
         schedule = DeploymentScheduleCreate(schedule=CronSchedule(cron="* * * * *"), active=True)
         deployment = await client.create_deployment(flow_id, name="nightly", schedules=[schedule])
         for _ in range(120):
-            runs = await client.read_flow_runs()
+            runs = [run for run in await client.read_flow_runs() if run.deployment_id == deployment]
             if runs: break
             await asyncio.sleep(0.5)
         print(len(runs), {run.state.name for run in runs})
