@@ -20,8 +20,10 @@ from typing import Any
 
 from prefect import Flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.events.worker import EventsWorker
 from prefect.exceptions import ObjectNotFound
 from prefect.flow_engine import run_flow
+from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 PARENT = "CINEFAB_PARENT_TASK_RUN"
@@ -45,6 +47,9 @@ def server() -> Iterator[str]:
         _wait(url, process)
         with temporary_settings({PREFECT_API_URL: url}):
             yield url
+            # what is still queued for the server must leave before it ends: retrying to a dead one held the exit for a minute
+            APILogWorker.drain_all(timeout=10)
+            EventsWorker.drain_all(timeout=10)
     finally:
         del os.environ["PREFECT_API_URL"]
         process.terminate()
