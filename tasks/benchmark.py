@@ -89,7 +89,7 @@ def summarise(benchmark: BenchmarkParams, out: Path) -> dict[str, Any]:
     _sweep(out, runs)
     rows = [row for run in runs for row in read_table(_paths(out, run)[0], EvaluationRecord)]
     metrics = summaries(rows, benchmark)
-    comparisons = compare(rows, benchmark)
+    comparisons = compare(rows, metrics, benchmark)
     write_table(out / "runs.parquet", rows, EvaluationRecord)
     write_json(out / "metrics.json", metrics)
     write_json(out / "comparisons.json", comparisons)

@@ -2,7 +2,8 @@
 
 The unit is the patient: a patient's value is the mean over its clips and over the seeds, so intervals and tests speak of
 other patients, not of other trainings. How much training alone moves a mean stands beside it as `seed_sd`, and the
-difference found by each seed stands in every comparison. "pooled" is the mean over networks, patient by patient.
+difference found by each seed stands in every comparison. "pooled" is the mean, patient by patient, over the networks that
+have learned the task: one that has not moves by chance as much as by what it is trained on, and must not carry a verdict.
 """
 
 from __future__ import annotations
@@ -46,22 +47,31 @@ def summaries(rows: Sequence[EvaluationRecord], benchmark: BenchmarkParams) -> d
     return metrics
 
 
-def compare(rows: Sequence[EvaluationRecord], benchmark: BenchmarkParams) -> list[dict[str, Any]]:
+def learned(metrics: dict[str, Any], benchmark: BenchmarkParams) -> list[str]:
+    """The networks whose baseline arm reached a mean Dice of `benchmark.learned`."""
+    reached = {network: _baseline(metrics, network, benchmark) for network in benchmark.networks}
+    return [network for network, dice in reached.items() if dice is not None and dice >= benchmark.learned]
+
+
+def compare(rows: Sequence[EvaluationRecord], metrics: dict[str, Any], benchmark: BenchmarkParams) -> list[dict[str, Any]]:
     """Each arm minus the baseline, for each metric, by network and pooled, in the order of the parameters.
 
     The difference has a 95 % paired bootstrap interval over patients and the p of Wilcoxon's signed-rank test, corrected
     (Holm) over all arms and networks of one metric; the pooled comparisons are a family of their own. "significant"
-    needs both p_holm < 0.05 and an interval without 0. A gain is more overlap or less distance.
+    needs both p_holm < 0.05 and an interval without 0. A gain is more overlap or less distance. Without a network that has
+    learned there is no pooled comparison.
     """
     table = pd.DataFrame([asdict(row) for row in rows])
     whole = table[table.label == MEAN]
+    families = {network: [network] for network in benchmark.networks}
+    pool = {POOLED: trained} if (trained := learned(metrics, benchmark)) else {}
     found: list[dict[str, Any]] = []
     for metric in METRICS:
         # Patients x (network, arm, seed), then means over seeds and networks: one patient one row throughout.
         keys = ["network", "arm", "seed"]
         cube = whole.pivot_table(index="patient", columns=keys, values=metric, aggfunc="mean", dropna=False)
-        for family in ([*benchmark.networks], [POOLED]):
-            block = [_compared(cube, network, arm, metric, benchmark) for network in family
+        for family in (families, pool):
+            block = [_compared(cube, network, arm, metric, benchmark, members) for network, members in family.items()
                      for arm in benchmark.arms if arm != benchmark.baseline]
             tested = [one for one in block if one["patients"] > 0]
             for one, p_holm in zip(tested, holm([one["p"] for one in tested]), strict=True):
@@ -72,11 +82,21 @@ def compare(rows: Sequence[EvaluationRecord], benchmark: BenchmarkParams) -> lis
 
 
 def verdict(metrics: dict[str, Any], comparisons: Sequence[dict[str, Any]], benchmark: BenchmarkParams) -> dict[str, Any]:
-    """One plain sentence: did synthetic clips help over the baseline? By the pooled Dice of the best arm that has them."""
+    """Plain words: did synthetic clips help over the baseline? By the pooled Dice of the best arm that has them.
+
+    Networks that have not learned the task are named, with the Dice of their baseline; without one that has, nothing is said.
+    """
     synthetic = [name for name, arm in benchmark.arms.items() if arm.synthetic is not None and name != benchmark.baseline]
     pooled = [one for one in comparisons if one["network"] == POOLED and one["metric"] == PRIMARY and one["arm"] in synthetic]
-    if not pooled:
+    if not synthetic:
         return {"sentence": "No arm with synthetic clips was compared, so nothing can be said about their use.", "helped": None}
+    trained = learned(metrics, benchmark)
+    idle = ", ".join(f"{network} ({_baseline(metrics, network, benchmark) or 0:.3f})"
+                     for network in benchmark.networks if network not in trained)
+    below = f"below the Dice of {benchmark.learned:g} from which a network counts as having learned the task"
+    if not pooled:
+        remedy = "nothing can be said about the use of synthetic clips; train the benchmark's networks for longer"
+        return {"sentence": f"The baseline {benchmark.baseline} stayed {below}: {idle}; {remedy}.", "helped": None}
     gains = [one for one in pooled if one["verdict"] == "significant gain"]
     best = max(gains or pooled, key=lambda one: one["difference"])
     if gains:
@@ -86,14 +106,16 @@ def verdict(metrics: dict[str, Any], comparisons: Sequence[dict[str, Any]], benc
     else:
         judgement = "Synthetic clips did not help significantly"
     counts = metrics["counts"]
-    base, own = (_pooled_mean(metrics, benchmark, arm) for arm in (benchmark.baseline, best["arm"]))
+    base, own = (_pooled_mean(metrics, trained, arm) for arm in (benchmark.baseline, best["arm"]))
     agree = sum((value > 0) == (best["difference"] > 0) for value in best["seed_differences"])
     sentence = (
         f"{judgement}: the best such arm, {best['arm']}, reached a mean Dice of {own:.3f} against {base:.3f} for the baseline "
         f"{benchmark.baseline} (difference {best['difference']:+.3f}, 95 % CI {best['low']:+.3f} to {best['high']:+.3f}, "
         f"Holm-corrected p {_p(best['p_holm'])}; same sign in {agree} of {counts['seeds']} seeds; "
-        f"{counts['patients']} held-out patients, {counts['networks']} networks)."
+        f"{counts['patients']} held-out patients; {', '.join(trained)})."
     )
+    if idle:
+        sentence += f" Left out, the baseline being {below}: {idle}."
     facts = {key: best[key] for key in ("arm", "baseline", "metric", "difference", "low", "high", "p_holm")}
     return {"sentence": sentence, "helped": bool(gains), **facts}
 
@@ -105,13 +127,13 @@ def _summary(part: pd.DataFrame, metric: str, draws: int) -> dict[str, float | i
     return {**{name: _plain(value) for name, value in values.items()}, "patients": result.n}
 
 
-def _compared(cube: pd.DataFrame, network: str, arm: str, metric: str, benchmark: BenchmarkParams) -> dict[str, Any]:
-    """One row of comparisons.json, not yet corrected; a network named "pooled" means the mean over all of them."""
-    networks = list(benchmark.networks) if network == POOLED else [network]
+def _compared(cube: pd.DataFrame, network: str, arm: str, metric: str, benchmark: BenchmarkParams,
+              members: list[str]) -> dict[str, Any]:
+    """One row of comparisons.json, not yet corrected: the mean over `members`, called `network`."""
 
     def patients(name: str) -> pd.DataFrame:
         """Patients x seeds; a patient that one network leaves undefined is undefined in the mean over networks."""
-        return sum(cube[one][name] for one in networks) / len(networks)
+        return sum(cube[one][name] for one in members) / len(members)
 
     own, base = patients(arm), patients(benchmark.baseline)
     result = paired_difference(own.mean(axis=1), base.mean(axis=1), draws=benchmark.bootstrap)
@@ -129,8 +151,14 @@ def _verdict(low: float, high: float, p_holm: float, metric: str) -> str:
     return "significant gain" if (low > 0) == (metric in OVERLAPS) else "significant loss"
 
 
-def _pooled_mean(metrics: dict[str, Any], benchmark: BenchmarkParams, arm: str) -> float:
-    means = [metrics[network][arm][PRIMARY]["mean"] for network in benchmark.networks]
+def _baseline(metrics: dict[str, Any], network: str, benchmark: BenchmarkParams) -> float | None:
+    """Mean Dice of a network's baseline arm; None if it is undefined."""
+    mean: float | None = metrics[network][benchmark.baseline][PRIMARY]["mean"]
+    return mean
+
+
+def _pooled_mean(metrics: dict[str, Any], networks: Sequence[str], arm: str) -> float:
+    means = [metrics[network][arm][PRIMARY]["mean"] for network in networks]
     return float(sum(means) / len(means))
 
 

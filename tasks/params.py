@@ -109,6 +109,7 @@ class BenchmarkParams(Section):
     kind: Literal["segmentation"] = "segmentation"
     arms: dict[str, ArmParams]
     baseline: str = Field(description="the arm every other is tested against")
+    learned: float = Field(0.5, ge=0, le=1, description="the baseline's mean Dice from which a network counts in the verdict")
     networks: dict[str, NetworkParams]
     seeds: list[int] = Field(min_length=1)
     distance_on: Literal["skeleton", "mask"] = "mask"

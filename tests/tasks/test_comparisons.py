@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from models.trainer import TrainParams
-from tasks.comparisons import POOLED, compare, summaries, verdict
+from tasks.comparisons import POOLED, compare, learned, summaries, verdict
 from tasks.metrics.segmentation import METRICS
 from tasks.params import ArmParams, BenchmarkParams, NetworkParams
 from tasks.records import EvaluationRecord
@@ -46,6 +46,15 @@ def skill(gain: float) -> Callable[[str, str, int, int], float]:
     )
 
 
+def compared(rows: list[EvaluationRecord], benchmark: BenchmarkParams = BENCHMARK) -> list[dict[str, object]]:
+    return compare(rows, summaries(rows, benchmark), benchmark)
+
+
+def judged(rows: list[EvaluationRecord], benchmark: BenchmarkParams = BENCHMARK) -> dict[str, object]:
+    metrics = summaries(rows, benchmark)
+    return verdict(metrics, compare(rows, metrics, benchmark), benchmark)
+
+
 def one(rows: list[dict[str, object]], **wanted: str) -> dict[str, object]:
     (found,) = [row for row in rows if all(row[key] == value for key, value in wanted.items())]
     return found
@@ -64,7 +73,7 @@ def test_means_count_patients_and_seeds() -> None:
 
 
 def test_a_gain_is_found_pooled_and_by_network_whatever_the_metric() -> None:
-    rows = compare(table(skill(0.05)), BENCHMARK)
+    rows = compared(table(skill(0.05)))
     for network in ("dyn", "v", POOLED):
         dice = one(rows, network=network, arm="mixed", metric="dice")
         expected = 0.05 * (1 + 0.5 * np.cos(3 * np.arange(PATIENTS)).mean())
@@ -81,7 +90,7 @@ def test_a_gain_is_found_pooled_and_by_network_whatever_the_metric() -> None:
 
 def test_correction_is_over_arms_and_networks_of_one_metric() -> None:
     """16 gains of 16: p = 2 / 2^16 for each of 4 comparisons by network and 2 pooled ones."""
-    rows = compare(table(skill(0.05)), BENCHMARK)
+    rows = compared(table(skill(0.05)))
     assert one(rows, network="dyn", arm="mixed", metric="dice")["p"] == pytest.approx(2**-15)
     assert one(rows, network="dyn", arm="mixed", metric="dice")["p_holm"] == pytest.approx(4 * 2**-15)
     assert one(rows, network=POOLED, arm="mixed", metric="dice")["p_holm"] == pytest.approx(2 * 2**-15)
@@ -94,23 +103,43 @@ def test_correction_is_over_arms_and_networks_of_one_metric() -> None:
      (-0.05, False, "Synthetic clips did not help but cost accuracy:")],
 )
 def test_the_sentence_says_it_plainly(gain: float, helped: bool, start: str) -> None:
-    rows = table(skill(gain))
-    metrics, comparisons = summaries(rows, BENCHMARK), compare(rows, BENCHMARK)
-    found = verdict(metrics, comparisons, BENCHMARK)
+    found = judged(table(skill(gain)))
     assert found["helped"] is helped and found["sentence"].startswith(start)
     assert f"difference {found['difference']:+.3f}" in found["sentence"] and "16 held-out patients" in found["sentence"]
 
 
+def test_a_network_that_has_not_learned_carries_no_verdict() -> None:
+    """Its gain is large and certain, and must not make "helped" of a network that has learned and gains nothing."""
+    def dice(arm: str, network: str, seed: int, patient: int) -> float:
+        return skill(0)(arm, network, seed, patient) if network == "dyn" else 0.1 + 0.1 * (arm == "mixed") + 0.001 * patient
+
+    rows = table(dice)
+    assert learned(summaries(rows, BENCHMARK), BENCHMARK) == ["dyn"]
+    comparisons = compared(rows)
+    assert one(comparisons, network="v", arm="mixed", metric="dice")["verdict"] == "significant gain"
+    alone, pooled = (one(comparisons, network=network, arm="mixed", metric="dice") for network in ("dyn", POOLED))
+    assert pooled["difference"] == alone["difference"] and pooled["verdict"] == "no significant difference"
+    found = judged(rows)
+    assert found["helped"] is False and "16 held-out patients; dyn)" in found["sentence"] and ": v (0.108)." in found["sentence"]
+
+
+def test_when_no_network_has_learned_nothing_is_said() -> None:
+    benchmark = BENCHMARK.model_copy(update={"learned": 0.95})
+    rows = table(skill(0.05), benchmark)
+    assert not [row for row in compared(rows, benchmark) if row["network"] == POOLED]
+    found = judged(rows, benchmark)
+    assert found["helped"] is None and "train the benchmark's networks for longer" in found["sentence"]
+
+
 def test_no_synthetic_arm_no_claim() -> None:
     benchmark = BENCHMARK.model_copy(update={"arms": {name: ARMS[name] for name in ("real_geometric", "real")}})
-    rows = table(skill(0), benchmark)
-    assert verdict(summaries(rows, benchmark), compare(rows, benchmark), benchmark)["helped"] is None
+    assert judged(table(skill(0), benchmark), benchmark)["helped"] is None
 
 
 def test_a_patient_undefined_for_one_network_is_left_out_of_the_pool() -> None:
     def dice(arm: str, network: str, seed: int, patient: int) -> float:
         return float("nan") if (network, patient) == ("v", 0) else skill(0.05)(arm, network, seed, patient)
 
-    rows = compare(table(dice), BENCHMARK)
+    rows = compared(table(dice))
     dices = [one(rows, network=network, arm="mixed", metric="dice") for network in ("dyn", "v", POOLED)]
     assert [row["patients"] for row in dices] == [16, 15, 15]

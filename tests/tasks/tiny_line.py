@@ -183,7 +183,7 @@ def _benchmark(folder: Path, tree: Params, rng: np.random.Generator) -> None:
                     rows += [EvaluationRecord(arm, network, seed, f"clip{number}", f"test{number}", label, *numbers)
                              for label in ("mean", "wire")]
     metrics = summaries(rows, tree.benchmark)
-    comparisons = compare(rows, tree.benchmark)
+    comparisons = compare(rows, metrics, tree.benchmark)
     write_json(folder / "metrics.json", metrics)
     write_json(folder / "comparisons.json", comparisons)
     write_json(folder / "verdict.json", verdict(metrics, comparisons, tree.benchmark))
