@@ -16,8 +16,8 @@ for switch, value in {
     "PREFECT_LOGGING_EXTRA_LOGGERS": "tasks,models",  # their log lines appear in the UI as well
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # the terminal has progress bars, and one line per error from `main`
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # the first start on an empty database took 23 s
-    # How long (about 20 us) a waiting thread spins before it sleeps. libgomp's own choice, milliseconds, made sampling ten times
-    # slower beside another busy program; no spinning at all makes training slower by half when there is none
+    # A waiting thread spins this often (some 20 us) before it sleeps. libgomp's own choice, milliseconds, made sampling ten
+    # times slower beside another busy program; not spinning at all makes training take 1.7 times as long when there is none
     "GOMP_SPINCOUNT": "10000",
     "DO_NOT_TRACK": "1",
     "DVC_NO_ANALYTICS": "1",
