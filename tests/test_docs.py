@@ -1,4 +1,7 @@
-"""Every number in the README's results comes from the committed files; run this file to print the table it wants."""
+"""Every number in the documents comes from the committed files.
+
+`python tests/test_docs.py > docs/results/README.md` writes the page of results; the README repeats parts of it.
+"""
 
 from __future__ import annotations
 
@@ -38,21 +41,44 @@ def results_table(study: Path) -> str:
     return "\n".join(lines)
 
 
+def results_page() -> str:
+    """Every committed run: its sentence, its table and how many patients, clips and seeds are behind them."""
+    parts = ["# What the committed runs wrote\n", "Intervals are 95 %, over held-out patients; p is Holm-corrected. "
+             "`python tests/test_docs.py` makes this page from the runs' own files.\n"]
+    for study in STUDIES:
+        counts = json.loads((study / "metrics.json").read_text())["counts"]
+        parts += [f"## {study.name}\n", sentence(study) + "\n", results_table(study) + "\n",
+                  f"{counts['patients']} test patients, {counts['clips']} test clips, {counts['seeds']} seeds. "
+                  f"[The run's report]({study.name}/report.html), [its parameters]({study.name}/params.yaml).\n"]
+    return "\n".join(parts)
+
+
+def sentence(study: Path) -> str:
+    words: str = json.loads((study / "verdict.json").read_text())["sentence"]
+    return words
+
+
+def test_the_page_of_results_is_what_the_runs_wrote() -> None:
+    assert (ROOT / "docs" / "results" / "README.md").read_text() == results_page()
+
+
 @pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)
-def test_the_readme_shows_what_the_runs_wrote(study: Path) -> None:
-    readme = (ROOT / "README.md").read_text()
-    assert results_table(study) in readme
-    assert json.loads((study / "verdict.json").read_text())["sentence"] in readme
+def test_the_readme_repeats_every_verdict(study: Path) -> None:
+    assert sentence(study) in (ROOT / "README.md").read_text()
+
+
+def test_the_readme_shows_the_study_on_real_data() -> None:
+    assert results_table(ROOT / "docs" / "results" / "hippocampus_study") in (ROOT / "README.md").read_text()
 
 
 def test_every_local_link_and_picture_exists() -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / "README.md").read_text()):
-        if "://" not in target:
-            assert (ROOT / target).exists(), target
+    for page in (ROOT / "README.md", ROOT / "docs" / "results" / "README.md"):
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            if "://" not in target:
+                assert (page.parent / target).exists(), target
 
 
 if __name__ == "__main__":
     import sys
 
-    for folder in STUDIES:
-        sys.stdout.write(f"{json.loads((folder / 'verdict.json').read_text())['sentence']}\n\n{results_table(folder)}\n\n")
+    sys.stdout.write(results_page())
