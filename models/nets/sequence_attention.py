@@ -54,7 +54,7 @@ def motion_field_attention(tokens: Tensor, table: Tensor) -> Tensor:
     batch, frames, heads, places, depth = tokens.shape
     flat = tokens.transpose(2, 3).reshape(batch, frames * places, heads * depth)
     there = table != NONE
-    index = (table.clamp_min(0) + places * torch.arange(frames, device=table.device)).flatten(1)  # place in (frame, place) order
+    index = (table.clamp_min(0) + places * torch.arange(frames, device=table.device)).flatten(1)  # (frame, place) order
     along = flat.gather(1, index[..., None].expand(-1, -1, flat.shape[2]))
     along = along.view(batch, frames, places, frames, heads, depth)
     scores = torch.einsum("bfhnd,bfnshd->bfhns", tokens, along) / depth**0.5
@@ -69,8 +69,8 @@ class SequenceBlock(nn.Module):
     feed-forward -> (of a sequence) LN -> attention over frames; each residual.
 
     A sequence block starts exactly as the image block it takes its weights from, frame by frame: attention over frames begins
-    with a zero output, and SAM is mixed in by a gate, `self + tanh(gate) (SAM - self)`, that begins at 0. The paper has no gate:
-    its KA replaces self-attention at once, and so the image model's output; `gated=False` is that.
+    with a zero output, and SAM is mixed in by a gate, `self + tanh(gate) (SAM - self)`, that begins at 0. The paper has no
+    gate: its KA replaces self-attention at once, and so changes the image model's output; `gated=False` is that.
     """
 
     def __init__(self, width: int, heads: int, text_width: int, image_width: int, sequence: bool, gated: bool = True) -> None:
@@ -95,8 +95,8 @@ class SequenceBlock(nn.Module):
                 cross_attention_kwargs: dict[str, Any] | None = None, class_labels: None = None) -> Tensor:
         """(B F, N, W) tokens; text (B F, L, D) as `encoder_hidden_states`; the rest in `cross_attention_kwargs`.
 
-        There: `image` (B F, M, D') tokens, `frames` F, and `trajectories`, a table as `motion_field_attention` takes it or None.
-        It serves the level whose number of places it has; the others have key frames alone.
+        There: `image` (B F, M, D') tokens, `frames` F, and `trajectories`, None or a table as `motion_field_attention` takes
+        it. It serves the level whose number of places it has; the others have key frames alone.
         """
         extra = cross_attention_kwargs or {}
         h = hidden_states

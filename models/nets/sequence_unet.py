@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -30,8 +31,8 @@ class FusedInput(nn.Module):
         super().__init__()
         self.latent, width = conv_in, conv_in.out_channels
         self.fuse = nn.Conv2d(2 * width, width, 3, padding=1)
-        nn.init.zeros_(self.fuse.bias)
-        nn.init.zeros_(self.fuse.weight)
+        for parameter in self.fuse.parameters():
+            nn.init.zeros_(parameter)
         with torch.no_grad():
             self.fuse.weight[range(width), range(width), 1, 1] = 1
 
@@ -50,7 +51,7 @@ class MotionEncoder(nn.Sequential):
             raise ValueError(f"factor is {factor}, but the motion encoder halves; use a codec whose factor is a power of 2")
         widths = [16, *[min(256, 32 * 3**step) for step in range(steps)]]
         layers: list[nn.Module] = [nn.Conv2d(2, widths[0], 3, padding=1), nn.SiLU()]
-        for before, after in zip(widths, widths[1:], strict=False):
+        for before, after in itertools.pairwise(widths):
             layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.SiLU()]
         super().__init__(*layers, nn.Conv2d(widths[-1], width, 3, padding=1))
 
