@@ -1,0 +1,130 @@
+"""Text and image encoders, small and aligned by contrast on the training split.
+
+Ctrl-GenAug fine-tunes CLIP on its data before the generator sees it; its release has no code for that and always passes the
+empty text. Both encoders here are trained from scratch on what the training split holds, so they need no weights from elsewhere
+and know nothing of held-out patients.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.trainer import Loss
+
+BEGIN, UNSEEN = 0, 1
+"""Word numbers: every text begins with `BEGIN`; `UNSEEN` is a word of no training text."""
+_FIRST = 2
+_WORD = re.compile(r"[^\W_]+(?:[-'][^\W_]+)*")
+
+
+def words(text: str) -> list[str]:
+    """Lower-case words; hyphens inside a word keep it together ("B-lines"), punctuation separates."""
+    return _WORD.findall(text.lower())
+
+
+def vocabulary(texts: Sequence[str]) -> list[str]:
+    """The words of these texts, sorted. Fit it on the training split only."""
+    return sorted({word for text in texts for word in words(text)})
+
+
+class TextEncoder(ModelMixin, ConfigMixin):
+    """A transformer encoder over words.
+
+    Args:
+        known: the vocabulary; it is saved with the weights.
+        width: channels of a token.
+        longest: words of a text that are read, those beyond are dropped.
+    """
+
+    config_name = "config.json"
+
+    @register_to_config
+    def __init__(self, known: Sequence[str], width: int = 64, layers: int = 2, heads: int = 4, longest: int = 24) -> None:
+        super().__init__()
+        self._number = {word: number for number, word in enumerate(known, _FIRST)}
+        self.embed = nn.Embedding(_FIRST + len(known), width)
+        self.position = nn.Parameter(0.02 * torch.randn(1, longest + 1, width))
+        layer = nn.TransformerEncoderLayer(width, heads, 2 * width, dropout=0.0, batch_first=True, norm_first=True)
+        self.relate = nn.TransformerEncoder(layer, layers, nn.LayerNorm(width), enable_nested_tensor=False)
+
+    def numbers(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """(B, L + 1) word numbers that begin with `BEGIN`, and which of them are beyond the text's end; L is `longest`."""
+        table = torch.full((len(texts), self.position.shape[1]), BEGIN)
+        beyond = torch.ones_like(table, dtype=torch.bool)
+        for row, text in enumerate(texts):
+            found = [BEGIN, *(self._number.get(word, UNSEEN) for word in words(text))][: table.shape[1]]
+            table[row, : len(found)], beyond[row, : len(found)] = torch.tensor(found), False
+        return table, beyond
+
+    def forward(self, texts: Sequence[str]) -> Tensor:
+        """Tokens (B, L + 1, width) of the texts: the first stands for the whole, those beyond the end are zero."""
+        numbers, beyond = (one.to(self.position.device) for one in self.numbers(texts))
+        tokens = self.relate(self.embed(numbers) + self.position, src_key_padding_mask=beyond)
+        return tokens.masked_fill(beyond[..., None], 0)
+
+
+class ImageEncoder(ModelMixin, ConfigMixin):
+    """A small CNN that keeps where things are: frames (B, C, H, W) in [-1, 1] -> tokens (B, grid^2, width)."""
+
+    config_name = "config.json"
+
+    @register_to_config
+    def __init__(self, channels: int = 1, width: int = 64, grid: int = 4) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        before = channels
+        for after in (width // 4, width // 2, width):
+            layers += [nn.Conv2d(before, after, 3, 2, 1), nn.GroupNorm(4, after), nn.SiLU()]
+            before = after
+        self.see = nn.Sequential(*layers, nn.Conv2d(width, width, 3, padding=1), nn.AdaptiveAvgPool2d(grid))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        tokens: Tensor = self.norm(self.see(frames).flatten(2).transpose(1, 2))
+        return tokens
+
+
+class Aligned(nn.Module):
+    """Both encoders and what only their alignment needs: a projection each and the temperature."""
+
+    def __init__(self, text: TextEncoder, image: ImageEncoder) -> None:
+        super().__init__()
+        self.text, self.image = text, image
+        shared = text.config.width
+        self.project_text, self.project_image = (nn.Linear(one.config.width, shared, bias=False) for one in (text, image))
+        self.log_scale = nn.Parameter(torch.tensor(1 / 0.07).log())
+
+    def forward(self, frames: Tensor, texts: Sequence[str]) -> Tensor:
+        """(B, B') scaled cosines between images (rows) and texts (columns)."""
+        of_text = functional.normalize(self.project_text(self.text(texts)[:, 0]), dim=1)
+        of_image = functional.normalize(self.project_image(self.image(frames).mean(1)), dim=1)
+        return self.log_scale.exp().clamp(max=100) * of_image @ of_text.T
+
+
+def alignment_loss(draw: Callable[[torch.Generator], tuple[Tensor, Sequence[str]]]) -> Loss:
+    """The symmetric contrastive loss of CLIP (Radford 2021) for `models.trainer.fit`, where equal texts are no negatives.
+
+    In a small data set most batches hold the same text more than once; telling such pairs apart cannot be learned. The target
+    of an image is shared by all texts equal to its own.
+
+    Args:
+        draw: rng -> frames (B, C, H, W) and their texts.
+    """
+
+    def loss(net: nn.Module, rng: torch.Generator) -> Tensor:
+        frames, texts = draw(rng)
+        logits = net(frames.to(next(net.parameters()).device), texts)
+        distinct = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+        number = torch.tensor([distinct[text] for text in texts], device=logits.device)
+        target = (number[:, None] == number).float()
+        target = target / target.sum(1, keepdim=True)
+        return (functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target)) / 2
+
+    return loss
