@@ -1,9 +1,10 @@
 """From the rows of all runs to means, comparisons with the baseline and a verdict.
 
-The unit is the patient: a patient's value is the mean over its clips and over the seeds, so intervals and tests speak of
-other patients, not of other trainings. How much training alone moves a mean stands beside it as `seed_sd`, and the
-difference found by each seed stands in every comparison. "pooled" is the mean, patient by patient, over the networks that
-have learned the task: one that has not moves by chance as much as by what it is trained on, and must not carry a verdict.
+The unit is the patient. A mean's interval speaks of other patients, the seeds averaged; how much training alone moves it
+stands beside it as `seed_sd`. A difference between arms has an interval over patients and trainings, since one lucky seed can
+move it more than all patients together, and the difference found by each seed stands beside it. "pooled" is the mean, patient
+by patient, over the networks that have learned the task: one that has not moves by chance as much as by what it is trained
+on, and must not carry a verdict.
 """
 
 from __future__ import annotations
@@ -56,10 +57,10 @@ def learned(metrics: dict[str, Any], benchmark: BenchmarkParams) -> list[str]:
 def compare(rows: Sequence[EvaluationRecord], metrics: dict[str, Any], benchmark: BenchmarkParams) -> list[dict[str, Any]]:
     """Each arm minus the baseline, for each metric, by network and pooled, in the order of the parameters.
 
-    The difference has a 95 % paired bootstrap interval over patients and the p of Wilcoxon's signed-rank test, corrected
-    (Holm) over all arms and networks of one metric; the pooled comparisons are a family of their own. "significant"
-    needs both p_holm < 0.05 and an interval without 0. A gain is more overlap or less distance. Without a network that has
-    learned there is no pooled comparison.
+    The difference has a 95 % paired bootstrap interval over patients and trainings, and the p of Wilcoxon's signed-rank test
+    over patients, corrected (Holm) over all arms and networks of one metric; the pooled comparisons are a family of their
+    own. "significant" needs both p_holm < 0.05 and an interval without 0. A gain is more overlap or less distance. Without a
+    network that has learned there is no pooled comparison.
     """
     table = pd.DataFrame([asdict(row) for row in rows])
     whole = table[table.label == MEAN]
@@ -136,13 +137,14 @@ def _compared(cube: pd.DataFrame, network: str, arm: str, metric: str, benchmark
         return sum(cube[one][name] for one in members) / len(members)
 
     own, base = patients(arm), patients(benchmark.baseline)
-    result = paired_difference(own.mean(axis=1), base.mean(axis=1), draws=benchmark.bootstrap)
+    seeds = list(benchmark.seeds)
+    result = paired_difference(own[seeds].to_numpy(), base[seeds].to_numpy(), draws=benchmark.bootstrap)
     row: dict[str, Any] = {
         "network": network, "arm": arm, "baseline": benchmark.baseline, "metric": metric,
         "difference": _plain(result.mean), "low": _plain(result.low), "high": _plain(result.high), "p": _plain(result.p),
         "p_holm": None, "verdict": "not defined", "patients": result.n,
     }
-    return row | {"seed_differences": [_plain((own[seed] - base[seed]).mean()) for seed in benchmark.seeds]}
+    return row | {"seed_differences": [_plain((own[seed] - base[seed]).mean()) for seed in seeds]}
 
 
 def _verdict(low: float, high: float, p_holm: float, metric: str) -> str:

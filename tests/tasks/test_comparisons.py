@@ -108,6 +108,15 @@ def test_the_sentence_says_it_plainly(gain: float, helped: bool, start: str) -> 
     assert f"difference {found['difference']:+.3f}" in found["sentence"] and "16 held-out patients" in found["sentence"]
 
 
+def test_seeds_that_disagree_are_no_gain() -> None:
+    """+0.06, +0.05 and -0.03: certain for these networks on any patients, and nothing to rely on for the next training."""
+    gains = (0.06, 0.05, -0.03)
+    rows = table(lambda arm, network, seed, patient: skill(0)(arm, network, seed, patient) + (arm == "mixed") * gains[seed])
+    found = one(compared(rows), network="dyn", arm="mixed", metric="dice")
+    assert found["p_holm"] < 0.01 and found["verdict"] == "no significant difference"
+    assert judged(rows)["helped"] is False and "same sign in 2 of 3 seeds" in str(judged(rows)["sentence"])
+
+
 def test_a_network_that_has_not_learned_carries_no_verdict() -> None:
     """Its gain is large and certain, and must not make "helped" of a network that has learned and gains nothing."""
     def dice(arm: str, network: str, seed: int, patient: int) -> float:

@@ -73,6 +73,27 @@ def test_paired_difference_by_hand() -> None:
     assert mirrored.mean == pytest.approx(-result.mean) and mirrored.p == pytest.approx(result.p)
 
 
+def test_one_lucky_training_cannot_carry_an_interval() -> None:
+    """Every patient gains the same, but by +0.04, +0.03 and -0.02 in three trainings: means of three draws reach below 0."""
+    base = np.random.default_rng(5).normal(0.7, 0.1, (80, 1)).repeat(3, 1)
+    seeds = np.array([0.04, 0.03, -0.02])
+    result = paired_difference(base + seeds, base)
+    assert result.mean == pytest.approx(0.05 / 3) and result.p < 1e-6
+    assert result.low == pytest.approx(-0.02) and result.high == pytest.approx(0.04)
+    assert paired_difference((base + seeds).mean(1), base.mean(1)).low > 0  # averaged first, it would look certain
+
+
+def test_an_interval_over_patients_and_trainings_covers_both() -> None:
+    """Simulated studies of 30 patients and 10 trainings with effects of both: it holds 0 about as often as it says."""
+    rng = np.random.default_rng(6)
+    hits = []
+    for _ in range(300):
+        study = rng.normal(0, 1, (30, 1)) + rng.normal(0, 1, (1, 10)) + rng.normal(0, 1, (30, 10))
+        result = paired_difference(study, np.zeros_like(study), draws=500)
+        hits.append(result.low <= 0 <= result.high)
+    assert 0.88 <= np.mean(hits) <= 0.99
+
+
 def test_paired_difference_without_difference_or_with_gaps() -> None:
     same = paired_difference([1.0, 2.0], [1.0, 2.0])
     assert (same.mean, same.low, same.high, same.p) == (0, 0, 0, 1)
