@@ -26,7 +26,7 @@ def apply_profiles(params: Path, profiles: Sequence[Path]) -> list[Change]:
         ValueError: if a profile does not exist; the message lists those that do.
     """
     yaml = YAML()
-    yaml.width, yaml.preserve_quotes = 140, True
+    yaml.width, yaml.preserve_quotes = 4096, True  # lines stay as long as they are
     tree = yaml.load(params.read_text())
     changes: list[Change] = []
     for profile in profiles:
