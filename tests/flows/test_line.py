@@ -29,7 +29,7 @@ def tree_digest(folder: Path) -> dict[str, str]:
 
 
 def command(folder: Path, api: str, *words: str) -> str:
-    done = subprocess.run(words, cwd=folder, env=environment(api), capture_output=True, text=True, timeout=280)
+    done = subprocess.run(words, cwd=folder, env=environment(api), capture_output=True, text=True, timeout=800)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
 
@@ -133,7 +133,7 @@ def repro_with_kills(folder: Path, api: str, rng: random.Random, kills: int, lon
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 hit += 1
-        if process.wait(280) == 0:
+        if process.wait(800) == 0:
             return hit
         time.sleep(1)  # DVC's lock of the dead process is refused for a moment
     raise AssertionError("dvc repro did not end by itself")

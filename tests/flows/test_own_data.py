@@ -94,7 +94,7 @@ def test_from_a_folder_to_a_release(kind: str, api: str, tmp_path: Path) -> None
     }
     (folder / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
     done = subprocess.run(
-        ["dvc", "repro", "release"], cwd=folder, env=environment(api), capture_output=True, text=True, timeout=280
+        ["dvc", "repro", "release"], cwd=folder, env=environment(api), capture_output=True, text=True, timeout=800
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
 
