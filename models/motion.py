@@ -114,9 +114,9 @@ def _links(field: Tensor, patch: int, rng: torch.Generator) -> Tensor:
     grid_y, grid_x = torch.meshgrid(*(torch.arange(size, device=field.device) for size in (rows, columns)), indexing="ij")
     x, y = grid_x + moved[:, 0], grid_y + moved[:, 1]
     inside = ((x >= 0) & (x < columns) & (y >= 0) & (y < rows)).flatten(1)
-    target = (y * columns + x).flatten(1)
+    target = (y * columns + x).flatten(1).where(inside, 0)
     # every patch draws a rank; of those that meet, the highest goes on
     rank = torch.rand(target.shape, generator=rng).argsort(1).to(field.device) + 1
-    highest = torch.zeros_like(rank).scatter_reduce(1, target.where(inside, 0), rank.where(inside, 0), "amax")
-    wins = inside & (highest.gather(1, target.where(inside, 0)) == rank)
+    highest = torch.zeros_like(rank).scatter_reduce(1, target, rank.where(inside, 0), "amax")
+    wins = inside & (highest.gather(1, target) == rank)
     return target.where(wins, NONE).view(batch, steps, rows * columns)

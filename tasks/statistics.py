@@ -43,6 +43,11 @@ def cluster_means(values: npt.ArrayLike, clusters: Sequence[str]) -> tuple[Value
     return np.divide(total, count, out=np.full(len(names), np.nan), where=count > 0), [str(name) for name in names]
 
 
+def resamples(units: int, draws: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """(draws, units): how often each unit is in each bootstrap sample of `units` units, drawn with replacement."""
+    return rng.multinomial(units, np.full(units, 1 / units), size=draws)
+
+
 def bootstrap_mean(values: npt.ArrayLike, clusters: Sequence[str] | None = None, *, draws: int = 2000, level: float = 0.95,
                    seed: int = 0) -> Summary:
     """Mean and percentile bootstrap interval (Efron 1979).
@@ -59,7 +64,7 @@ def bootstrap_mean(values: npt.ArrayLike, clusters: Sequence[str] | None = None,
     n = len(units)
     if n == 0:
         return Summary(float("nan"), float("nan"), float("nan"), 0)
-    counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws)
+    counts = resamples(n, draws, np.random.default_rng(seed))
     low, high = np.quantile(counts @ units / n, [(1 - level) / 2, (1 + level) / 2])
     return Summary(float(units.mean()), float(low), float(high), n)
 
@@ -87,7 +92,7 @@ def paired_difference(first: npt.ArrayLike, second: npt.ArrayLike, *, draws: int
     if n == 0:
         return Difference(float("nan"), float("nan"), float("nan"), 1.0, 0)
     rng = np.random.default_rng(seed)
-    of_units, of_trainings = (rng.multinomial(size, np.full(size, 1 / size), size=draws) for size in (n, trainings))
+    of_units, of_trainings = resamples(n, draws, rng), resamples(trainings, draws, rng)
     drawn = (of_units @ change * of_trainings).sum(1) / (n * trainings)
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     means = change.mean(1)

@@ -43,8 +43,10 @@ def results_table(study: Path) -> str:
 
 def results_page() -> str:
     """Every committed run: its sentence, its table and how many patients, clips and seeds are behind them."""
-    parts = ["# What the committed runs wrote\n", "Intervals are 95 %, over held-out patients; p is Holm-corrected. "
-             "`python tests/test_docs.py` makes this page from the runs' own files.\n"]
+    intervals = ("Intervals are 95 %: of means over held-out patients, of differences over patients and trainings "
+                 "(hippocampus_demo, run by an earlier version: patients only); p is Holm-corrected.")
+    parts = ["# What the committed runs wrote\n",
+             intervals + " `python tests/test_docs.py` makes this page from the runs' own files.\n"]
     for study in STUDIES:
         counts = json.loads((study / "metrics.json").read_text())["counts"]
         parts += [f"## {study.name}\n", sentence(study) + "\n", results_table(study) + "\n",

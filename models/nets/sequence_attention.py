@@ -109,16 +109,22 @@ class SequenceBlock(nn.Module):
     def _self_attention(self, h: Tensor, frames: int, trajectories: Tensor | None) -> Tensor:
         attend = self.attend_self
         query, key, value = (split_heads(project(h), self.heads) for project in (attend.to_q, attend.to_k, attend.to_v))
-        plain = functional.scaled_dot_product_attention(query, key, value)
-        if self.sequence:
-            query, key, value = (one.unflatten(0, (-1, frames)) for one in (query, key, value))
-            mixed = key_frame_attention(query, key, value)
-            if trajectories is not None and trajectories.shape[2] == mixed.shape[3]:
-                mixed = motion_field_attention(mixed, trajectories)
-            mixed = mixed.flatten(0, 1)
-            plain = plain + self.gate.tanh() * (mixed - plain) if self.gated else mixed
-        out: Tensor = attend.to_out[0](merge_heads(plain))
+        if not self.sequence:
+            attended = functional.scaled_dot_product_attention(query, key, value)
+        else:
+            attended = self._augmented(query, key, value, frames, trajectories)
+            if self.gated:
+                plain = functional.scaled_dot_product_attention(query, key, value)
+                attended = plain + self.gate.tanh() * (attended - plain)
+        out: Tensor = attend.to_out[0](merge_heads(attended))
         return out
+
+    def _augmented(self, query: Tensor, key: Tensor, value: Tensor, frames: int, trajectories: Tensor | None) -> Tensor:
+        """SAM before its output projection: key frames and, at the level the trajectories are for, the motion field."""
+        attended = key_frame_attention(*(one.unflatten(0, (-1, frames)) for one in (query, key, value)))
+        if trajectories is not None and trajectories.shape[2] == attended.shape[3]:
+            attended = motion_field_attention(attended, trajectories)
+        return attended.flatten(0, 1)
 
     def _over_frames(self, h: Tensor, frames: int) -> Tensor:
         """Attention over the frames of one place; no position is told, as in the paper's code: KA and motion give the order."""

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from statsmodels.stats.contingency_tables import mcnemar
 
-Values = npt.NDArray[np.float64]
+from tasks.statistics import Values, resamples
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,9 @@ def classification_metrics(probabilities: npt.ArrayLike, truth: npt.ArrayLike, c
         raise ValueError(f"probabilities {given.shape} and truth {labels.shape} must be (N, {number}) and (N,), N >= 1")
     if labels.min() < 0 or labels.max() >= number:
         raise ValueError(f"truth has labels {labels.min()} to {labels.max()}, but there are {number} classes from 0")
-    counts = np.concatenate([np.ones((1, len(labels))), _resamples(units, len(labels), draws, seed)])
+    unit = np.arange(len(labels)) if units is None else np.unique(np.asarray(units), return_inverse=True)[1]
+    drawn = resamples(int(unit.max()) + 1, draws, np.random.default_rng(seed))[:, unit]  # a unit's clips are drawn together
+    counts = np.concatenate([np.ones((1, len(labels))), drawn])
     cells = np.eye(number * number)[labels * number + given.argmax(1)]
     table = _from_confusion((counts @ cells).reshape(-1, number, number), classes)
     areas = np.stack([_auroc(given[:, one], labels == one, counts) for one in range(number)])
@@ -69,14 +71,6 @@ def mcnemar_exact(first: npt.ArrayLike, second: npt.ArrayLike, truth: npt.ArrayL
     right, other = np.asarray(first) == np.asarray(truth), np.asarray(second) == np.asarray(truth)
     table = [[int(((right == a) & (other == b)).sum()) for b in (True, False)] for a in (True, False)]
     return float(mcnemar(table, exact=True).pvalue)
-
-
-def _resamples(units: Sequence[str] | None, clips: int, draws: int, seed: int) -> Values:
-    """(draws, clips) how often each clip is in each sample: whole units are drawn with replacement."""
-    index = np.arange(clips) if units is None else np.unique(np.asarray(units), return_inverse=True)[1]
-    number = int(index.max()) + 1
-    drawn = np.random.default_rng(seed).multinomial(number, np.full(number, 1 / number), size=draws)
-    return drawn[:, index].astype(np.float64)
 
 
 def _from_confusion(confusion: Values, classes: Sequence[str]) -> dict[str, Values]:
