@@ -20,7 +20,7 @@ demo: setup
 test: setup
 	ruff check .
 	mypy
-	OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile --durations=10
+	OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=10
 
 test-slow: setup
 	pytest -m slow

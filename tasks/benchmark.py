@@ -45,7 +45,7 @@ def run_one(run: Run, benchmark: BenchmarkParams, prepared: Path, clips: Path, d
         out: the benchmark's folder.
 
     Returns:
-        The run's names, its numbers of clips and its mean Dice over test clips.
+        The run's names, its numbers of clips and its mean Dice over test clips, None if the arm had nothing to train on.
     """
     arm = benchmark.arms[run.arm]
     synthetic = clips / arm.synthetic if arm.synthetic is not None else None
@@ -65,8 +65,9 @@ def run_one(run: Run, benchmark: BenchmarkParams, prepared: Path, clips: Path, d
         outcome = plugin.load("tasks.benchmarks", benchmark.kind).evaluate(run, benchmark, prepared, synthetic, judged)
         rows_path.parent.mkdir(parents=True, exist_ok=True)
         write_table(rows_path, outcome.rows, EvaluationRecord)
-        whole = np.array([row.dice for row in outcome.rows if row.label == MEAN])
-        facts = {"arm": run.arm, "network": run.network, "seed": run.seed, "dice": float(whole.mean()), **outcome.facts}
+        whole = [row.dice for row in outcome.rows if row.label == MEAN]
+        facts = {"arm": run.arm, "network": run.network, "seed": run.seed, "dice": float(np.mean(whole)) if whole else None,
+                 **outcome.facts}
         record = {"fingerprint": mark, "rows": file_digest(rows_path), "losses": outcome.losses, "facts": facts}
         write_sealed(record_path, record)
     return dict(record["facts"])
@@ -79,8 +80,10 @@ def summarise(benchmark: BenchmarkParams, out: Path) -> dict[str, Any]:
     `comparisons.json` (each arm against the baseline, by network and pooled), `verdict.json` (one plain sentence) and
     `curves.csv`. Files of runs that are no longer planned are removed, so the folder depends on the parameters alone.
 
+    Arms whose set the chain emptied have no rows; the verdict names them.
+
     Raises:
-        ValueError: if a run is missing.
+        ValueError: if a run is missing, or the chain emptied the baseline.
     """
     runs = plan_runs(benchmark)
     records = {run: _record(*_paths(out, run)) for run in runs}
@@ -88,6 +91,9 @@ def summarise(benchmark: BenchmarkParams, out: Path) -> dict[str, Any]:
         raise ValueError(f"{out}: {len(missing)} of {len(runs)} runs are missing, the first is {missing[0]}; run it again")
     _sweep(out, runs)
     rows = [row for run in runs for row in read_table(_paths(out, run)[0], EvaluationRecord)]
+    if not any(row.arm == benchmark.baseline for row in rows):
+        raise ValueError(f"benchmark.baseline: the chain kept no clip for {benchmark.baseline}, so nothing can be compared; "
+                         "loosen a filter or set filtered: false for this arm")
     metrics = summaries(rows, benchmark)
     comparisons = compare(rows, metrics, benchmark)
     write_table(out / "runs.parquet", rows, EvaluationRecord)
@@ -129,7 +135,7 @@ def _curves(losses: dict[Run, list[float]]) -> str:
     """CSV of at most `CURVE_POINTS` rows a run: the mean loss of each window, at the window's last step."""
     lines = ["arm,network,seed,step,loss"]
     for run, values in losses.items():
-        window = -(-len(values) // CURVE_POINTS)
+        window = max(1, -(-len(values) // CURVE_POINTS))
         for start in range(0, len(values), window):
             part = values[start : start + window]
             lines.append(f"{run.arm},{run.network},{run.seed},{start + len(part)},{sum(part) / len(part):.6g}")

@@ -64,6 +64,7 @@ def compare(rows: Sequence[EvaluationRecord], metrics: dict[str, Any], benchmark
     """
     table = pd.DataFrame([asdict(row) for row in rows])
     whole = table[table.label == MEAN]
+    arms = [arm for arm in benchmark.arms if arm != benchmark.baseline and arm in set(whole.arm)]
     families = {network: [network] for network in benchmark.networks}
     pool = {POOLED: trained} if (trained := learned(metrics, benchmark)) else {}
     found: list[dict[str, Any]] = []
@@ -73,7 +74,7 @@ def compare(rows: Sequence[EvaluationRecord], metrics: dict[str, Any], benchmark
         cube = whole.pivot_table(index="patient", columns=keys, values=metric, aggfunc="mean", dropna=False)
         for family in (families, pool):
             block = [_compared(cube, network, arm, metric, benchmark, members) for network, members in family.items()
-                     for arm in benchmark.arms if arm != benchmark.baseline]
+                     for arm in arms]
             tested = [one for one in block if one["patients"] > 0]
             for one, p_holm in zip(tested, holm([one["p"] for one in tested]), strict=True):
                 one["p_holm"] = p_holm
@@ -86,11 +87,16 @@ def verdict(metrics: dict[str, Any], comparisons: Sequence[dict[str, Any]], benc
     """Plain words: did synthetic clips help over the baseline? By the pooled Dice of the best arm that has them.
 
     Networks that have not learned the task are named, with the Dice of their baseline; without one that has, nothing is said.
+    So are arms for which the chain kept no clip.
     """
-    synthetic = [name for name, arm in benchmark.arms.items() if arm.synthetic is not None and name != benchmark.baseline]
+    compared = {one["arm"] for one in comparisons}
+    wanted = [name for name, arm in benchmark.arms.items() if arm.synthetic is not None and name != benchmark.baseline]
+    synthetic = [name for name in wanted if name in compared]
+    emptied = ", ".join(name for name in wanted if name not in compared)
     pooled = [one for one in comparisons if one["network"] == POOLED and one["metric"] == PRIMARY and one["arm"] in synthetic]
     if not synthetic:
-        return {"sentence": "No arm with synthetic clips was compared, so nothing can be said about their use.", "helped": None}
+        why = f"The chain kept no clip for {emptied}" if emptied else "No arm with synthetic clips was compared"
+        return {"sentence": f"{why}, so nothing can be said about their use.", "helped": None}
     trained = learned(metrics, benchmark)
     idle = ", ".join(f"{network} ({_baseline(metrics, network, benchmark) or 0:.3f})"
                      for network in benchmark.networks if network not in trained)
@@ -117,6 +123,8 @@ def verdict(metrics: dict[str, Any], comparisons: Sequence[dict[str, Any]], benc
     )
     if idle:
         sentence += f" Left out, the baseline being {below}: {idle}."
+    if emptied:
+        sentence += f" Left out, the chain having kept no clip for them: {emptied}."
     facts = {key: best[key] for key in ("arm", "baseline", "metric", "difference", "low", "high", "p_holm")}
     return {"sentence": sentence, "helped": bool(gains), **facts}
 

@@ -24,7 +24,7 @@ class Outcome:
     """What one run found.
 
     Attributes:
-        rows: one per test clip and label, in the order of the prepared store.
+        rows: one per test clip and label, in the order of the prepared store; none if the chain kept no clip for the arm.
         losses: training loss of every step.
         facts: what was trained on, as plain JSON values.
     """

@@ -52,7 +52,10 @@ def evaluate(run: Run, benchmark: BenchmarkParams, prepared: Path, synthetic: Pa
     if not test:
         raise ValueError("dataset: the test split has no annotated clip; the segmentation benchmark cannot score anything")
     real = _real_clips(store, records) if arm.real else None
-    fake = _synthetic_clips(synthetic, decisions, arm) if synthetic is not None else None
+    fake = _synthetic_clips(synthetic, decisions) if synthetic is not None else None
+    facts = {"real_clips": len(real or ()), "synthetic_clips": len(fake or ()), "test_clips": len(test)}
+    if fake is not None and len(fake) == 0:
+        return Outcome([], [], facts)
 
     # The arm is not among the parts: all arms of a seed start from the same weights.
     with torch.random.fork_rng():
@@ -63,7 +66,6 @@ def evaluate(run: Run, benchmark: BenchmarkParams, prepared: Path, synthetic: Pa
     for phase, sources, params in _phases(arm, real, fake, network.train):
         name = " ".join((run.arm, run.network, str(run.seed), phase)).strip()
         losses += fit(net, _loss(sources, arm, params.batch_size), params, phase=name, seed=run.seed, hook=_NoStates())
-    facts = {"real_clips": len(real or ()), "synthetic_clips": len(fake or ()), "test_clips": len(test)}
     return Outcome(list(_score(net, store, records, test, classes, run, benchmark)), losses, facts)
 
 
@@ -98,15 +100,10 @@ def _real_clips(store: ClipStore, records: Sequence[ClipRecord]) -> ClipSource:
     return store.subset(rows)
 
 
-def _synthetic_clips(synthetic: Path, decisions: Path | None, arm: ArmParams) -> ClipSource:
-    """The set's clips, in store order, without those any filter dropped when `decisions` is given."""
+def _synthetic_clips(synthetic: Path, decisions: Path | None) -> ClipSource:
+    """The set's clips, in store order, without those any filter dropped when `decisions` is given; maybe none."""
     store = ClipStore.open(synthetic / "clips.zarr")
-    table = read_table(decisions / "decisions.parquet", Decision) if decisions else []
-    rows = accepted(store.ids, table)
-    if not rows:
-        raise ValueError(f"{decisions}: the chain kept none of the {len(store)} clips of {arm.synthetic}; loosen a filter or "
-                         "set filtered: false for this arm")
-    return store.subset(rows)
+    return store.subset(accepted(store.ids, read_table(decisions / "decisions.parquet", Decision) if decisions else []))
 
 
 def _phases(arm: ArmParams, real: ClipSource | None, fake: ClipSource | None,

@@ -1,7 +1,8 @@
-"""A checkout of its own for every test that runs the line, and one Prefect server for all of them."""
+"""A checkout of its own for every test that runs the line, one Prefect server a worker, and one undisturbed line for all."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from tasks.profiles import apply_profiles
 
@@ -66,3 +68,28 @@ def environment(api: str) -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         "DVC_NO_ANALYTICS": "1",
     }
+
+
+def tree_digest(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def command(folder: Path, api: str, *words: str) -> str:
+    done = subprocess.run(words, cwd=folder, env=environment(api), capture_output=True, text=True, timeout=800)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def line(tmp_path_factory: pytest.TempPathFactory, worker_id: str, api: str) -> Path:
+    """A checkout in which `dvc repro` ran once, undisturbed; one for all of pytest's workers."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own if worker_id == "master" else own.parent) / "line"
+    with FileLock(folder.with_suffix(".lock")):
+        if not (folder / "dvc.lock").exists():
+            command(checkout(folder), api, "dvc", "repro")
+    return folder

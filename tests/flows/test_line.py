@@ -1,45 +1,17 @@
-"""The whole line, tiny: `dvc repro` and the factory flow, a second time, after a change, and after kills."""
+"""The whole line, tiny: `dvc repro`, a second time, and after a change."""
 
 from __future__ import annotations
 
-import hashlib
-import os
-import random
 import shutil
-import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
-import pytest
 import yaml
 import zarr
-from conftest import checkout, environment
+from conftest import command, environment, tree_digest
 
 from tasks.verify import verify_tree
-
-
-def tree_digest(folder: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-
-
-def command(folder: Path, api: str, *words: str) -> str:
-    done = subprocess.run(words, cwd=folder, env=environment(api), capture_output=True, text=True, timeout=800)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout
-
-
-@pytest.fixture(scope="session")
-def line(tmp_path_factory: pytest.TempPathFactory, api: str) -> Path:
-    """A checkout in which `dvc repro` ran once, undisturbed."""
-    folder = checkout(tmp_path_factory.mktemp("line") / "checkout")
-    command(folder, api, "dvc", "repro")
-    return folder
 
 
 def test_it_ends_with_a_release_and_a_report(line: Path) -> None:
@@ -61,14 +33,6 @@ def test_a_second_time_does_nothing(line: Path, api: str) -> None:
     out = command(line, api, "dvc", "repro")
     assert "Data and pipelines are up to date" in out
     assert tree_digest(line / "data") == before
-
-
-def test_the_factory_flow_leaves_the_same_lock(line: Path, api: str, tmp_path: Path) -> None:
-    folder = checkout(tmp_path / "checkout")
-    out = command(folder, api, "python", "-m", "flows", "run")
-    assert (folder / "dvc.lock").read_text() == (line / "dvc.lock").read_text()
-    assert out.strip().splitlines()[-1] == str(folder / "data" / "reports" / "report.html")
-    assert tree_digest(folder / "data" / "release") == tree_digest(line / "data" / "release")
 
 
 def test_resample_gives_the_same_pixels(line: Path, api: str) -> None:
@@ -113,48 +77,6 @@ def test_a_wrong_parameter_is_one_line(line: Path, api: str, tmp_path: Path) -> 
     assert done.returncode != 0
     assert "train + val + test is 1.4, but must be 1" in done.stderr.strip().splitlines()[-1]
     assert "Traceback" not in done.stderr
-
-
-def repro_with_kills(folder: Path, api: str, rng: random.Random, kills: int, longest: float) -> int:
-    """`dvc repro`, its whole process group killed at random moments, until it ends by itself; returns the kills that hit."""
-    hit = 0
-    for attempt in range(kills + 1):
-        process = subprocess.Popen(
-            ["dvc", "repro"],
-            cwd=folder,
-            env=environment(api),
-            start_new_session=True,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        if attempt < kills:
-            try:
-                process.wait(rng.uniform(1, longest))
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                hit += 1
-        if process.wait(800) == 0:
-            return hit
-        time.sleep(1)  # DVC's lock of the dead process is refused for a moment
-    raise AssertionError("dvc repro did not end by itself")
-
-
-def test_killed_at_random_moments_the_release_is_the_same(line: Path, api: str, tmp_path: Path) -> None:
-    folder = checkout(tmp_path / "checkout")
-    seed = int(os.environ.get("CINEFAB_KILL_SEED", "1"))
-    hit = repro_with_kills(folder, api, random.Random(seed), kills=4, longest=25)
-    assert hit >= 2
-    assert tree_digest(folder / "data" / "release") == tree_digest(line / "data" / "release")
-    assert verify_tree(folder / "data")[1] == []
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(3000)
-@pytest.mark.parametrize("seed", range(5))
-def test_killed_many_times(line: Path, api: str, tmp_path: Path, seed: int) -> None:
-    folder = checkout(tmp_path / "checkout")
-    repro_with_kills(folder, api, random.Random(100 + seed), kills=15, longest=20)
-    assert tree_digest(folder / "data" / "release") == tree_digest(line / "data" / "release")
 
 
 def test_a_changed_parameter_redoes_what_depends_on_it(line: Path, api: str, tmp_path: Path) -> None:

@@ -221,10 +221,25 @@ def test_dropped_clips_stay_out_unless_asked_for(factory: Factory) -> None:
     factory.edit("decisions/set/decisions.parquet", Decision, lambda rows: rows[1:])
     with pytest.raises(ValueError, match="1 of 5 sampled clips have none"):
         factory.run(Run("kept", "dyn", 0), benchmark)
-    factory.edit("decisions/set/decisions.parquet", Decision,
-                 lambda rows: [replace(rows[0], clip_id=f"fake{number}", keep=False) for number in range(FAKES)])
-    with pytest.raises(ValueError, match="kept none of the 5 clips of set"):
-        factory.run(Run("kept", "dyn", 0), benchmark)
+
+
+def test_an_arm_the_chain_emptied_is_named_and_the_others_stand(factory: Factory) -> None:
+    factory.edit("decisions/set/decisions.parquet", Decision, lambda rows: [replace(row, keep=False) for row in rows])
+    benchmark = benchmark_of({"real": REAL, "all": ArmParams(synthetic="set", filtered=False), "kept": MIXED}, seeds=(0,))
+    facts = {run.arm: factory.run(run, benchmark) for run in plan_runs(benchmark)}
+    assert facts["kept"]["synthetic_clips"] == 0 and facts["kept"]["dice"] is None
+    metrics = summarise(benchmark.model_copy(update={"learned": 0.0}), factory.out)
+    assert set(metrics["dyn"]) == {"real", "all"}
+    sentence = json.loads((factory.out / "verdict.json").read_text())["sentence"]
+    assert "the best such arm, all," in sentence and sentence.endswith("kept no clip for them: kept.")
+    assert facts["kept"] == factory.run(Run("kept", "dyn", 0), benchmark)  # nothing to do is done once
+
+    emptied = benchmark_of({"real": REAL, "kept": MIXED}, seeds=(0,))
+    summarise(emptied, factory.out)
+    assert json.loads((factory.out / "verdict.json").read_text()) == {
+        "sentence": "The chain kept no clip for kept, so nothing can be said about their use.", "helped": None}
+    with pytest.raises(ValueError, match="kept no clip for kept, so nothing can be compared"):
+        summarise(benchmark_of({"kept": MIXED}, seeds=(0,)), factory.out)
 
 
 def test_nothing_to_train_on_or_to_test(factory: Factory) -> None:
