@@ -20,13 +20,32 @@ class Condition:
     Attributes:
         ids: condition ids, length B.
         masks: (B, T, H, W) uint8 label maps; 0 background, 1..K classes, `UNKNOWN` where not annotated.
+        labels: class of each clip, "" where it is not known or none is asked for; () stands for that throughout.
+        texts: what each clip shows, in words; likewise.
+        reference: (B, T, C, H, W) in [-1, 1], the real training clips whose first frames (image prior) and motion are asked
+            for; None where neither is, and in training, where a clip is its own.
     """
 
     ids: tuple[str, ...]
     masks: Tensor
+    labels: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
+    reference: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("labels", "texts"):
+            if len(words := getattr(self, name) or ("",) * len(self.ids)) != len(self.ids):
+                raise ValueError(f"{len(self.ids)} conditions, but {len(words)} {name}; give one a condition")
+            object.__setattr__(self, name, words)
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def take(self, rows: Sequence[int]) -> Condition:
+        """Those at these positions, in this order; repeats allowed."""
+        index = torch.as_tensor(list(rows), dtype=torch.long)
+        ids, labels, texts = (tuple(words[row] for row in rows) for words in (self.ids, self.labels, self.texts))
+        return Condition(ids, self.masks[index], labels, texts, None if self.reference is None else self.reference[index])
 
     @property
     def annotated(self) -> Tensor:
@@ -55,7 +74,8 @@ class ClipBatch:
 class ClipSource(Protocol):
     """Random access to clips of one shape; `tasks.store` implements it, tests use `MemoryClips`."""
 
-    ids: tuple[str, ...]
+    @property
+    def ids(self) -> tuple[str, ...]: ...
 
     def __len__(self) -> int: ...
 
@@ -75,11 +95,8 @@ class MemoryClips:
         return len(self.ids)
 
     def read(self, rows: Sequence[int]) -> ClipBatch:
-        index = torch.as_tensor(list(rows), dtype=torch.long)
-        masks = self._batch.condition.masks[index]
         ids = tuple(self.ids[row] for row in rows)
-        condition = Condition(tuple(self._batch.condition.ids[row] for row in rows), masks)
-        return ClipBatch(ids, self._batch.frames[index], condition)
+        return ClipBatch(ids, self._batch.frames[torch.as_tensor(list(rows))], self._batch.condition.take(rows))
 
 
 def to_uint8(frames: Tensor) -> Tensor:

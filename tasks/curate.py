@@ -19,6 +19,7 @@ from safetensors.torch import save
 from models import plugin
 from models.generators import Checkpoint
 from tasks.checkpoints import checkpoint_digest, load_checkpoint
+from tasks.described import Described
 from tasks.filters import Evidence, Filter
 from tasks.fingerprint import fingerprint
 from tasks.params import Entry
@@ -45,7 +46,8 @@ def score_shard(clips: Path, shard: int, name: str, entry: Entry, critics: Path,
     if _values(file, mark) is not None:
         return
     rows = list(range(shard * store.shard_clips, min((shard + 1) * store.shard_clips, len(store))))
-    values = _filter(entry, critics).score(store.read(rows))
+    described = Described(store, read_table(clips / "plan.parquet", PlanRecord))
+    values = _filter(entry, critics).score(described.read(rows))
     atomic_write(file, save({"values": values.float().contiguous()}, {"fingerprint": mark}))
 
 

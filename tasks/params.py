@@ -57,14 +57,6 @@ class DatasetParams(Section):
     shard_clips: int = Field(16, gt=0)
 
 
-class ConditionsParams(Section):
-    """The condition bank: mask sequences made from the annotated training clips."""
-
-    count: int = Field(gt=0)
-    blend: float = Field(0.5, ge=0, le=1, description="chance of interpolating signed distances with a second training clip")
-    deform: float = Field(0.0, ge=0, description="standard deviation of the smooth deformation, pixels")
-
-
 class SampleParams(Section):
     """One synthetic set: which generator, how many clips, with which sampling options."""
 
@@ -129,7 +121,7 @@ class Params(Section):
 
     seed: int
     dataset: DatasetParams
-    conditions: ConditionsParams
+    conditions: Entry = Field(description="the condition bank: what generators are asked for")
     generators: dict[str, Entry]
     critics: dict[str, Entry] = Field(description="networks trained on real training clips that the filters look through")
     samples: dict[str, SampleParams]
@@ -158,6 +150,7 @@ class Params(Section):
             wanted = plugin.load("tasks.filters", entry["kind"]).CRITIC
             if critic is not None and (kind := self.critics[critic]["kind"]) != wanted:
                 raise ValueError(f"filters.{name}.critic: {critic!r} is a {kind}, but {entry['kind']} looks through a {wanted}")
+        plugin.params("tasks.conditions", self.conditions)
         plugin.params("tasks.readers", {"kind": self.dataset.reader, **self.dataset.options})
         for name, arm in self.benchmark.arms.items():
             if arm.synthetic is not None and arm.synthetic not in self.samples:

@@ -1,22 +1,35 @@
-"""Which patient and label a file belongs to: from a table beside the data, or from the file's name."""
+"""Which patient, label and words belong to a file: from a table beside the data, or from the file's name."""
 
 from __future__ import annotations
 
 import csv
 import hashlib
 import re
-from collections.abc import Callable
+import string
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 
+class Known(NamedTuple):
+    """What is known of a file; an empty patient is one that nobody knows."""
+
+    patient: str = ""
+    label: str | None = None
+    text: str = ""
+
+
 class PatientParams(BaseModel):
-    """How to find patient and label; every file reader's Params extends it.
+    """How to find patient, label and text; every file reader's Params extends it.
 
     With a table, files it does not list are quarantined. Without one, `patient_pattern`'s group "patient" (and "label", if it
     has one) is searched in the relative name; with neither, every file is a patient of its own, named by a hash of its name, so
     that names, which may be those of people, stay out of the manifest.
+
+    The text is `text` with the row's values in the places of columns in braces; {findings} is the list of those columns of
+    `findings` that hold 1, true or yes: `text: "{probe} probe, {findings}"`, `findings: {b_lines: B-lines}`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -25,6 +38,10 @@ class PatientParams(BaseModel):
     file_column: str = "file"
     patient_column: str = "patient"
     label_column: str | None = None
+    labels: dict[str, str] = Field(default_factory=dict, description="merges or renames values of label_column; others stay")
+    text: str = Field("", description="template over the table's columns; see PatientParams")
+    findings: dict[str, str] = Field(default_factory=dict, description="column of the table -> its word in the text")
+    no_findings: str = Field("no findings", description="what {findings} says when no column holds")
     patient_pattern: str | None = Field(None, description="regular expression with a group named patient")
 
     @field_validator("patient_pattern")
@@ -35,8 +52,8 @@ class PatientParams(BaseModel):
         return value
 
 
-def patient_lookup(location: Path, params: PatientParams) -> Callable[[str], tuple[str, str | None] | None]:
-    """A function from relative file name to (patient, label), None where the table or pattern does not know the file.
+def patient_lookup(location: Path, params: PatientParams) -> Callable[[str], Known]:
+    """A function from relative file name to what is known of it; without a patient where table or pattern do not know the file.
 
     Raises:
         ValueError: if the table is missing or lacks a column.
@@ -44,12 +61,14 @@ def patient_lookup(location: Path, params: PatientParams) -> Callable[[str], tup
     if params.table is not None:
         return _from_table(location / params.table, params)
     if params.patient_pattern is None:
-        return lambda name: (hashed(name), None)
+        return lambda name: Known(hashed(name))
     pattern = re.compile(params.patient_pattern)
 
-    def search(name: str) -> tuple[str, str | None] | None:
-        found = pattern.search(name)
-        return (found["patient"], found.groupdict().get("label")) if found else None
+    def search(name: str) -> Known:
+        if (found := pattern.search(name)) is None:
+            return Known()
+        label = found.groupdict().get("label")
+        return Known(found["patient"], params.labels.get(label, label) if label else None)
 
     return search
 
@@ -59,18 +78,31 @@ def hashed(identity: str) -> str:
     return hashlib.blake2b(identity.encode(), digest_size=8).hexdigest()
 
 
-def _from_table(path: Path, params: PatientParams) -> Callable[[str], tuple[str, str | None] | None]:
+def _from_table(path: Path, params: PatientParams) -> Callable[[str], Known]:
     if not path.is_file():
         raise ValueError(f"dataset.options.table: {path} does not exist; give a CSV or TSV relative to dataset.location")
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ","))
-    wanted = [params.file_column, params.patient_column, *([params.label_column] if params.label_column else [])]
+    named = [column for _, column, _, _ in string.Formatter().parse(params.text) if column not in (None, "findings")]
+    wanted = [params.file_column, params.patient_column, *([params.label_column] if params.label_column else []),
+              *params.findings, *named]
     if rows and (missing := [column for column in wanted if column not in rows[0]]):
-        raise ValueError(f"{path}: has no column {', '.join(missing)}; it has {', '.join(rows[0])}")
-    labels = [row[params.label_column] or None if params.label_column else None for row in rows]
-    known = {row[params.file_column]: (row[params.patient_column], label) for row, label in zip(rows, labels, strict=True)}
+        raise ValueError(f"{path}: has no column {', '.join(map(str, missing))}; it has {', '.join(rows[0])}")
+    known = {row[params.file_column]: _row(row, params) for row in rows}
 
-    def look_up(name: str) -> tuple[str, str | None] | None:
-        return known.get(name) or known.get(Path(name).name)
+    def look_up(name: str) -> Known:
+        return known.get(name) or known.get(Path(name).name) or Known()
 
     return look_up
+
+
+def _row(row: dict[str, str], params: PatientParams) -> Known:
+    label = (row[params.label_column] or None) if params.label_column else None
+    present = [word for column, word in params.findings.items() if row[column].strip().lower() in ("1", "1.0", "true", "yes")]
+    text = params.text.format(**{**row, "findings": _listed(present) or params.no_findings})
+    return Known(row[params.patient_column], params.labels.get(label, label) if label else None, text)
+
+
+def _listed(words: Sequence[str]) -> str:
+    """"a", "a and b", "a, b and c"."""
+    return " and ".join(part for part in (", ".join(words[:-1]), *words[-1:]) if part)

@@ -62,7 +62,7 @@ def prepare(dataset: DatasetParams, seed: int, out: Path) -> dict[str, Any]:
     if not sources:
         raise ValueError(f"dataset.location: {dataset.location} holds nothing that reader {dataset.reader} can read")
     digests = [source.digest() if source.megabytes() <= dataset.max_file_mb else "" for source in sources]
-    listed = [[source.name, source.patient, source.label, digest] for source, digest in zip(sources, digests, strict=True)]
+    listed = [[one.name, one.patient, one.label, one.text, digest] for one, digest in zip(sources, digests, strict=True)]
     mark = fingerprint("prepare", dataset.model_dump(mode="json", exclude={"location"}), seed, listed)
     if (summary := _finished(out, mark)) is not None:
         return summary
@@ -167,7 +167,7 @@ def _split(found: list[_Found], sources: list[Source], digests: list[str], datas
     unmasked = [train and patient not in keep for train, patient in zip(trained, patients, strict=True)]
     records = [
         ClipRecord(clip.clip_id, patient, digests[clip.source], clip.first_frame, dataset.stride, sources[clip.source].label,
-                   clip.annotated and not hidden, group, splits[group])
+                   sources[clip.source].text, clip.annotated and not hidden, group, splits[group])
         for clip, patient, group, hidden in zip(found, patients, groups, unmasked, strict=True)
     ]
     check_no_leak(records)

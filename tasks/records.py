@@ -19,6 +19,7 @@ class ClipRecord:
         source: sha256 of the source file's bytes; never its name.
         first_frame, stride: the window inside the source.
         label: class of the clip, or None.
+        text: what the clip shows in words, from the data set's own table; "" if it says nothing.
         annotated: whether any frame of the stored clip has a mask.
         group: near-duplicate group; patients joined by near-duplicates share one.
         split: train, val or test.
@@ -30,6 +31,7 @@ class ClipRecord:
     first_frame: int
     stride: int
     label: str | None
+    text: str
     annotated: bool
     group: int
     split: Split
@@ -45,21 +47,29 @@ class QuarantineRecord:
 
 @dataclass(frozen=True)
 class ConditionRecord:
-    """One condition of the bank: `conditions.parquet`, in store order. `patients` are all whose clips went into it."""
+    """One condition of the bank: `conditions.parquet`, in store order. `patients` are all whose clips went into it.
+
+    `label` and `text` are asked for too, if the bank is one of whole clips.
+    """
 
     condition_id: str
     patients: list[str]
     clips: list[str]
+    label: str | None
+    text: str
 
 
 @dataclass(frozen=True)
 class PlanRecord:
     """One clip to be sampled: `plan.parquet`, written before anything runs.
 
-    `clip_id` hashes everything that decides the pixels: checkpoint digest, condition id, seed, sampling options.
+    `clip_id` hashes everything that decides the pixels: checkpoint digest, condition id, seed, sampling options. `label` and
+    `text` are those of the condition.
     """
 
     clip_id: str
+    label: str | None
+    text: str
     condition_id: str
     condition_row: int
     draw: int
@@ -75,9 +85,12 @@ class ProvenanceRecord:
         digest: hash of the pixels.
         sampling, draws: JSON: the sampling options and what was drawn per clip (SF-VD: gamma).
         patients: those of the condition; a synthetic clip may never meet them in a test set.
+        label, text: what was asked for; None and "" if nothing was.
     """
 
     clip_id: str
+    label: str | None
+    text: str
     digest: str
     generator: str
     checkpoint_digest: str

@@ -27,6 +27,7 @@ from tasks.account import (
 )
 from tasks.charts import curves, histogram, smooth, whiskers
 from tasks.checkpoints import checkpoint_digest
+from tasks.condition import STORE
 from tasks.fingerprint import code_digest
 from tasks.params import Params
 from tasks.pictures import PALETTE
@@ -119,7 +120,7 @@ def _sets(params: Params, data: Path) -> list[tuple[str, str, gallery.Picture]]:
 
 def _asked(params: Params) -> list[tuple[str, str]]:
     """The choices that matter most, in words; the page has all of them in a fold."""
-    dataset, wanted = params.dataset, params.conditions
+    dataset = params.dataset
     split, (height, width) = dataset.split, dataset.frame_size
     kind = "simulated" if dataset.simulated else "real"
     few = f"; masks of {dataset.annotated_patients} training patients are used" if dataset.annotated_patients else ""
@@ -129,7 +130,7 @@ def _asked(params: Params) -> list[tuple[str, str]]:
         ("Clips", f"{dataset.clip_frames} frames of {height} by {width} pixels, stride {dataset.stride}; "
                   f"classes: {', '.join(dataset.classes) or 'none'}"),
         ("Split by patient", f"train {split.train:g}, validation {split.val:g}, test {split.test:g}{few}"),
-        ("Conditions", f"{wanted.count} mask sequences, chance of blend {wanted.blend:g}, deformed {wanted.deform:g} pixels"),
+        ("Conditions", _entry(params.conditions)),
     ]
     rows += [(f"Generator {name}", _entry(entry)) for name, entry in params.generators.items()]
     rows += [(f"Critic {name}", _entry(entry)) for name, entry in params.critics.items()]
@@ -187,7 +188,7 @@ def _synthetic_steps(params: Params, data: Path, shown: gallery.SyntheticSet, fi
     bank = len(read_table(data / "conditions" / "conditions.parquet", ConditionRecord))
     sampled = len(shown.provenance)
     longest = max(bank, sampled)
-    steps = [Step("conditions", bank, bank / longest, "mask sequences to ask for"),
+    steps = [Step("conditions", bank, bank / longest, f"what generators were asked for: {params.conditions['kind']}"),
              Step("sampled", sampled, sampled / longest, f"set {shown.name}, by {params.samples[shown.name].generator}")]
     for one in filters:
         note = f"of {one.candidates}; threshold {one.threshold}" + ("; score only" if one.score_only else "")
@@ -259,7 +260,7 @@ def _ablations(params: Params, outcome: BenchmarkAccount | None) -> list[Ablatio
 
 
 def _digests(data: Path, released: dict[str, Any] | None) -> list[tuple[str, str]]:
-    stores = sorted([data / "prepared" / "clips.zarr", data / "conditions" / "masks.zarr", *data.glob("clips/*/clips.zarr")])
+    stores = sorted([data / "prepared" / "clips.zarr", data / "conditions" / STORE, *data.glob("clips/*/clips.zarr")])
     rows = [(str(path.parent.relative_to(data)), ClipStore.open(path).digest) for path in stores if path.exists()]
     records = [*data.glob("checkpoints/*/checkpoint.json"), *data.glob("critics/*/checkpoint.json")]
     folders = sorted(path.parent for path in records)

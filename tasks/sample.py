@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from models.clip import Condition, to_uint8
 from models.generators import ClipGenerator
 from models.seeding import derive_seed
 from tasks.checkpoints import checkpoint_digest, load_checkpoint
+from tasks.condition import STORE
 from tasks.fingerprint import fingerprint, params_digest
 from tasks.params import SampleParams
 from tasks.records import ConditionRecord, PlanRecord, ProvenanceRecord
@@ -52,7 +54,9 @@ def plan_shards(sample: SampleParams, seed: int, checkpoint: Path, conditions: P
             [header["checkpoint_digest"], bank[row].condition_id, own_seed, sampling, sample.batch_clips], sort_keys=True
         )
         clip_id = hashlib.blake2b(words.encode(), digest_size=16).hexdigest()
-        plan.append(PlanRecord(clip_id, bank[row].condition_id, row, draw, own_seed, number // sample.shard_clips))
+        one = bank[row]
+        shard = number // sample.shard_clips
+        plan.append(PlanRecord(clip_id, one.label, one.text, one.condition_id, row, draw, own_seed, shard))
     facts = read_json(checkpoint / "checkpoint.json")["facts"]
     frames, channels, height, width = facts["clip_shape"]
     arrays = {
@@ -93,6 +97,8 @@ def finish(name: str, conditions: Path, checkpoint: Path, out: Path) -> int:
     rows = [
         ProvenanceRecord(
             clip_id=record.clip_id,
+            label=record.label,
+            text=record.text,
             digest=digests[record.clip_id],
             generator=name,
             checkpoint_digest=header["checkpoint_digest"],
@@ -131,7 +137,8 @@ def resample(record: ProvenanceRecord, checkpoint: Path, conditions: Path, devic
         "sampling": options,
         "batch_clips": batch_clips,
     }
-    plan = [PlanRecord(record.clip_id, record.condition_id, bank.index(record.condition_id), record.draw, record.seed, 0)]
+    row = bank.index(record.condition_id)
+    plan = [PlanRecord(record.clip_id, record.label, record.text, record.condition_id, row, record.draw, record.seed, 0)]
     arrays = _sample(plan, header, checkpoint, conditions, device)
     return arrays, clip_digest({name: values[0] for name, values in arrays.items()}) == record.digest
 
@@ -143,13 +150,13 @@ def _sample(plan: Sequence[PlanRecord], header: dict[str, Any], checkpoint: Path
     batch sizes give equal bits, and `resample` of one clip must give the bits it had among others.
     """
     generator, sampling = _generator(checkpoint, header["checkpoint_digest"], device), _sampling(header)
-    bank = ClipStore.open(conditions / "masks.zarr")
+    bank = ClipStore.open(conditions / STORE)
     size = header["batch_clips"]
     frames, masks = [], []
     for start in range(0, len(plan), size):
         batch = list(plan[start : start + size])
         padded = batch + [batch[0]] * (size - len(batch))
-        condition: Condition = bank.conditions([record.condition_row for record in padded])
+        condition = _condition(bank, padded)
         clips = generator.sample(condition, [record.seed for record in padded], sampling, device)
         frames.append(to_uint8(clips.frames[: len(batch)]).movedim(2, -1).contiguous().numpy())  # (B, T, H, W, C)
         masks.append(condition.masks[: len(batch)].numpy())
@@ -170,6 +177,19 @@ def _generator(checkpoint: Path, digest: str, device: str) -> ClipGenerator:
     loaded = load_checkpoint(checkpoint)
     module = plugin.load("models.generators", loaded.kind)
     return module.build(module.Params.model_validate(loaded.params), loaded)
+
+
+def _condition(bank: ClipStore, plan: Sequence[PlanRecord]) -> Condition:
+    """What these clips are asked to show."""
+    rows = [record.condition_row for record in plan]
+    reference = None
+    if "frames" in bank.arrays:
+        clips = bank.read(rows)
+        masks, reference = clips.condition, clips.frames
+    else:
+        masks = bank.conditions(rows)
+    return replace(masks, labels=tuple(record.label or "" for record in plan), texts=tuple(record.text for record in plan),
+                   reference=reference)
 
 
 def find_provenance(clip_id: str, folders: Sequence[Path]) -> ProvenanceRecord:

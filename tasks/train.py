@@ -11,11 +11,12 @@ from models.clip import ClipSource
 from models.generators import Checkpoint
 from models.seeding import derive_seed
 from tasks.checkpoints import FolderStates, checkpoint_digest, is_done, save_checkpoint
+from tasks.described import Described
 from tasks.fingerprint import fingerprint
 from tasks.params import Entry
 from tasks.records import ClipRecord
 from tasks.store import ClipStore
-from tasks.tables import read_table
+from tasks.tables import file_digest, read_table
 
 
 def training_clips(prepared: Path) -> tuple[ClipSource, dict[str, Any]]:
@@ -30,7 +31,7 @@ def training_clips(prepared: Path) -> tuple[ClipSource, dict[str, Any]]:
         "patients": sorted({records[row].patient for row in rows}),
         "digest": hashlib.blake2b("".join(ids).encode(), digest_size=16).hexdigest(),
     }
-    return ClipStore.open(prepared / "clips.zarr").subset(rows), facts
+    return Described(ClipStore.open(prepared / "clips.zarr").subset(rows), records), facts
 
 
 def train_generator(name: str, entry: Entry, seed: int, prepared: Path, out: Path) -> str:
@@ -53,7 +54,8 @@ def train_critic(name: str, entry: Entry, seed: int, prepared: Path, out: Path) 
 
 
 def _train(what: tuple[str, str], entry: Entry, seed: int, prepared: Path, out: Path, fit: Any) -> str:
-    mark = fingerprint(*what, entry, seed, ClipStore.open(prepared / "clips.zarr").digest)
+    mark = fingerprint(*what, entry, seed, ClipStore.open(prepared / "clips.zarr").digest,
+                       file_digest(prepared / "manifest.parquet"))
     states = FolderStates(out / ".state", mark)
     if is_done(out, mark):
         states.clear()  # killed between the two lines at the end

@@ -43,6 +43,7 @@ class Source:
         files: what is decoded; their bytes identify the source.
         patient, label: as the data set's table or file names say; an empty patient is one that they do not know.
         read: decodes it.
+        text: what it shows in words, "" if nothing is said.
         key: stands for the bytes of a source that is computed, not stored (the phantom).
     """
 
@@ -51,6 +52,7 @@ class Source:
     patient: str
     label: str | None
     read: Callable[[], Volume]
+    text: str = ""
     key: str = ""
 
     def digest(self) -> str:

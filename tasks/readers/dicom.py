@@ -14,7 +14,7 @@ from pydicom.dataset import FileDataset
 from pydicom.errors import InvalidDicomError
 from pydicom.pixels import apply_color_lut, apply_rescale, pixel_array
 
-from tasks.patients import PatientParams, hashed, patient_lookup
+from tasks.patients import Known, PatientParams, hashed, patient_lookup
 from tasks.readers import QuarantinedError, Source, Volume
 from tasks.readers.images import by_frame, mask_pictures
 
@@ -46,9 +46,10 @@ def sources(location: Path, params: Params) -> list[Source]:
         if params.masks is not None and file.is_relative_to(location / params.masks):
             continue
         name = str(file.relative_to(location))
-        patient, label = (look_up(name) or ("", None)) if own else (_patient(file), None)
+        known = look_up(name) if own else Known(_patient(file))
         pictures = sorted((location / params.masks / file.stem).glob("*")) if params.masks else []
-        found.append(Source(name, (file, *pictures), patient, label, partial(_read, file, pictures, params)))
+        found.append(Source(name, (file, *pictures), known.patient, known.label, partial(_read, file, pictures, params),
+                            known.text))
     return found
 
 

@@ -41,10 +41,11 @@ def sources(location: Path, params: Params) -> list[Source]:
     found = []
     for key, files in groups.items():
         name = str(key.relative_to(location))
-        patient, label = look_up(name) or ("", None)
+        known = look_up(name)
         wanted = [_mask_of(file, root, masks, params.mask_suffix) for file in files] if masks else []
         there = [file for file in wanted if file is not None]
-        found.append(Source(name, (*files, *there), patient, label, partial(_read, files, wanted, params.color)))
+        read = partial(_read, files, wanted, params.color)
+        found.append(Source(name, (*files, *there), known.patient, known.label, read, known.text))
     return found
 
 

@@ -33,9 +33,9 @@ def sources(location: Path, params: Params) -> list[Source]:
     for image in sorted(file for file in folder.glob("*") if file.name.endswith((".nii", ".nii.gz")) and file.name[0] != "."):
         name = str(image.relative_to(location))
         mask = location / params.masks / image.name if params.masks else None
-        patient, label = look_up(name) or ("", None)
+        known = look_up(name)
         files = (image, mask) if mask is not None and mask.exists() else (image,)
-        found.append(Source(name, files, patient, label, partial(_read, image, mask, params.axis)))
+        found.append(Source(name, files, known.patient, known.label, partial(_read, image, mask, params.axis), known.text))
     return found
 
 

@@ -21,7 +21,9 @@ from scipy.ndimage import gaussian_filter
 from models.seeding import derive_seed
 from tasks.readers import Source, Volume
 
-MANOEUVRES = ("advance", "retract", "rotate", "idle")
+MANOEUVRES = {"advance": "the guidewire advances", "retract": "the guidewire is pulled back",
+              "rotate": "the guidewire's tip rotates", "idle": "the guidewire rests"}
+"""What the wire may do: the label of a clip, and how its text says so."""
 Image = NDArray[np.float64]
 
 
@@ -46,8 +48,9 @@ def sources(location: Path, params: Params) -> list[Source]:
             name=f"patient{patient:03d}/clip{clip:02d}",
             files=(),
             patient=f"simulated{patient:03d}",
-            label=MANOEUVRES[derive_seed(params.seed, "manoeuvre", patient, clip) % len(MANOEUVRES)],
+            label=_manoeuvre(params, patient, clip),
             read=partial(simulate, params, patient, clip),
+            text=_text(params, patient, clip),
             key=json.dumps([params.model_dump(mode="json"), patient, clip], sort_keys=True),
         )
         for patient in range(params.patients)
@@ -67,8 +70,7 @@ def simulate(params: Params, patient: int, clip: int) -> Volume:
     breath = np.sin(2 * np.pi * (time * anatomy.uniform(0.2, 0.35) + acquisition.random()))
     body = _body(y, x / aspect, beat, breath, anatomy, height)
 
-    manoeuvre = MANOEUVRES[derive_seed(params.seed, "manoeuvre", patient, clip) % len(MANOEUVRES)]
-    catheter, wire = _devices(anatomy, acquisition, manoeuvre, beat, breath)
+    catheter, wire = _devices(anatomy, acquisition, _manoeuvre(params, patient, clip), beat, breath)
     catheter, wire = catheter * [1, aspect], wire * [1, aspect]
     tube = _distance(catheter, y, x) * height
     wire_distance = _distance(wire, y, x) * height  # pixels
@@ -89,6 +91,22 @@ def simulate(params: Params, patient: int, clip: int) -> Volume:
     return Volume(frames.round().astype(np.uint8)[..., None], masks, 1000 / 7.5)
 
 
+def _manoeuvre(params: Params, patient: int, clip: int) -> str:
+    return list(MANOEUVRES)[derive_seed(params.seed, "manoeuvre", patient, clip) % len(MANOEUVRES)]
+
+
+def _text(params: Params, patient: int, clip: int) -> str:
+    """What a radiographer would say of the clip: where the spine is, and what the wire does."""
+    *_, spine = _background(np.random.default_rng(derive_seed(params.seed, "anatomy", patient)))
+    side = "left" if spine < 0.45 else "middle" if spine < 0.6 else "right"
+    return f"spine on the {side}, {MANOEUVRES[_manoeuvre(params, patient, clip)]}".replace("on the middle", "in the middle")
+
+
+def _background(rng: np.random.Generator) -> tuple[float, float, float]:
+    """Slopes of the soft tissue along x and y, and the spine's place: the first numbers a patient's anatomy draws."""
+    return rng.random(), rng.random(), rng.uniform(0.25, 0.8)
+
+
 def _body(y: Image, x: Image, beat: Image, breath: Image, rng: np.random.Generator, height: int) -> Image:
     """(F, H, W) attenuation without devices; x and y are in 0..1."""
     beat, breath = beat[:, None, None], breath[:, None, None]
@@ -98,8 +116,8 @@ def _body(y: Image, x: Image, beat: Image, breath: Image, rng: np.random.Generat
     def step(depth: Image) -> Image:
         return 1 / (1 + np.exp(-depth.clip(-1, 1) / softness))
 
-    total = 0.25 + 0.25 * rng.random() * x + 0.2 * rng.random() * y + np.zeros_like(beat)
-    spine = rng.uniform(0.25, 0.8)
+    along_x, along_y, spine = _background(rng)
+    total = 0.25 + 0.25 * along_x * x + 0.2 * along_y * y + np.zeros_like(beat)
     total = total + rng.uniform(0.2, 0.45) * np.exp(-(((x - spine - 0.05 * np.sin(2 * y)) / rng.uniform(0.09, 0.14)) ** 4))
     heart_y, heart_x = rng.uniform(0.45, 0.65), rng.uniform(0.35, 0.65)
     radius_y, radius_x = rng.uniform(0.24, 0.34), rng.uniform(0.24, 0.36)

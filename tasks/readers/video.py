@@ -34,9 +34,10 @@ def sources(location: Path, params: Params) -> list[Source]:
         if file.suffix.lower() not in SUFFIXES or not file.is_file():
             continue
         name = str(file.relative_to(location))
-        patient, label = look_up(name) or ("", None)
+        known = look_up(name)
         pictures = sorted((location / params.masks / file.stem).glob("*")) if params.masks else []
-        found.append(Source(name, (file, *pictures), patient, label, partial(_read, file, pictures, params)))
+        read = partial(_read, file, pictures, params)
+        found.append(Source(name, (file, *pictures), known.patient, known.label, read, known.text))
     return found
 
 

@@ -69,7 +69,7 @@ def factory(tmp_path: Path) -> Factory:
     ids = [f"real{number:02}" for number in range(TRAINED + TESTED)]
     write_store(tmp_path / "prepared/clips.zarr", ids, arrays)
     manifest = [
-        ClipRecord(clip_id, f"p{number // 2}", "0" * 64, 0, 1, None, annotated=number > 0, group=number // 2,
+        ClipRecord(clip_id, f"p{number // 2}", "0" * 64, 0, 1, None, "", annotated=number > 0, group=number // 2,
                    split="train" if number < TRAINED else "test")
         for number, clip_id in enumerate(ids)
     ]
@@ -77,7 +77,7 @@ def factory(tmp_path: Path) -> Factory:
     write_json(tmp_path / "prepared/summary.json", {"classes": ["square"]})
     fakes = [f"fake{number}" for number in range(FAKES)]
     write_store(tmp_path / "clips/set/clips.zarr", fakes, squares(FAKES, seed=1))
-    made = [ProvenanceRecord(clip_id, "", "sfvd", "", f"c{number}", ["p0", "p1"], 0, number, "{}", "{}", "")
+    made = [ProvenanceRecord(clip_id, None, "", "", "sfvd", "", f"c{number}", ["p0", "p1"], 0, number, "{}", "{}", "")
             for number, clip_id in enumerate(fakes)]
     write_table(tmp_path / "clips/set/provenance.parquet", made, ProvenanceRecord)
     kept = [Decision(clip_id, "agreement", clip_id != "fake0", 0.5, ">= 0.4", "") for clip_id in fakes]

@@ -9,7 +9,7 @@ import pytest
 from scipy.ndimage import label
 from scipy.spatial.distance import cdist
 
-from tasks.condition import alike, signed_distance, vary
+from tasks.conditions.masks import alike, signed_distance, vary
 from tasks.store import ArraySpec, ClipStore
 
 

@@ -114,7 +114,8 @@ def made(folder: Path, critics: Path) -> Set:
         store.write_shard(shard, ids[rows], {"frames": frames[rows], "masks": masks[rows]})
     store.finish(CLIPS)
     names = {COPY: "condition1", MISPLACED_COPY: f"condition{MISPLACED}"}
-    plan = [PlanRecord(clip, names.get(row, f"condition{row}"), row, 0, row, row // 3) for row, clip in enumerate(ids)]
+    plan = [PlanRecord(clip, None, "", names.get(row, f"condition{row}"), row, 0, row, row // 3)
+            for row, clip in enumerate(ids)]
     write_table(folder / "set/plan.parquet", plan, PlanRecord)
     return Set(folder / "set", critics, folder / "decisions")
 

@@ -126,8 +126,8 @@ def test_annotated_patients_are_drawn_from_those_with_masks() -> None:
 
 @pytest.mark.parametrize("shared", ["patient", "group", "source"])
 def test_a_leak_is_refused(shared: str) -> None:
-    first = ClipRecord("1", "p", "s", 0, 1, None, True, 0, "train")
-    second = ClipRecord("2", "q", "t", 0, 1, None, True, 1, "test")
+    first = ClipRecord("1", "p", "s", 0, 1, None, "", True, 0, "train")
+    second = ClipRecord("2", "q", "t", 0, 1, None, "", True, 1, "test")
     check_no_leak([first, second])
     with pytest.raises(ValueError, match=f"leak: {shared} .* both train and test"):
         check_no_leak([first, replace(second, **{shared: getattr(first, shared)})])

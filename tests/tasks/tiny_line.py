@@ -16,7 +16,6 @@ from tasks.condition import make_conditions
 from tasks.params import (
     ArmParams,
     BenchmarkParams,
-    ConditionsParams,
     DatasetParams,
     NetworkParams,
     Params,
@@ -53,7 +52,7 @@ def params(simulated: bool = True, licence: str = "made here") -> Params:
             frame_size=(SIDE, SIDE),
             split=SplitParams(train=0.5, val=0.2, test=0.3),
         ),
-        conditions=ConditionsParams(count=5),
+        conditions={"kind": "masks", "count": 5},
         generators={"sfvd": {"kind": "sfvd", "prediction": "epsilon", "scene": {"train": {"steps": 30, "batch_size": 4}}}},
         critics={"look": {"kind": "vae", "channels": [8]}},
         samples={
@@ -116,7 +115,7 @@ def _prepared(folder: Path, tree: Params, rng: np.random.Generator) -> None:
     ids = [clip_digest({"frames": one, "masks": mask}) for one, mask in zip(frames, masks, strict=True)]
     store(folder / "clips.zarr", ids, frames, masks)
     rows = [
-        ClipRecord(clip_id, f"patient{row:02d}", f"{row:064x}", 0, 1, None, row != 5, row, split)  # type: ignore[arg-type]
+        ClipRecord(clip_id, f"patient{row:02d}", f"{row:064x}", 0, 1, None, "", row != 5, row, split)  # type: ignore[arg-type]
         for row, (clip_id, split) in enumerate(zip(ids, SPLITS, strict=True))
     ]
     write_table(folder / "manifest.parquet", rows, ClipRecord)
@@ -136,7 +135,7 @@ def _checkpoints(data: Path, rng: np.random.Generator) -> None:
 
 def _sampled(data: Path, name: str, tree: Params, rng: np.random.Generator) -> None:
     bank = read_table(data / "conditions" / "conditions.parquet", ConditionRecord)
-    masks = ClipStore.open(data / "conditions" / "masks.zarr").load([row % len(bank) for row in range(SAMPLED)])["masks"]
+    masks = ClipStore.open(data / "conditions" / "bank.zarr").load([row % len(bank) for row in range(SAMPLED)])["masks"]
     frames = np.stack([scene(row % len(bank), rng)[0] for row in range(SAMPLED)])
     frames = np.where(masks[..., None] == 1, frames // 2, frames).astype(np.uint8)
     ids = [clip_digest({"name": np.array([len(name), row])}) for row in range(SAMPLED)]
@@ -146,7 +145,8 @@ def _sampled(data: Path, name: str, tree: Params, rng: np.random.Generator) -> N
     sampling, draws = json.dumps({**tree.samples[name].sampling, "steps": 20}), json.dumps({"gamma": 1.5})
     rows = [
         ProvenanceRecord(
-            clip_id=clip_id, digest=digest, generator="sfvd", checkpoint_digest="c" * 32, params_digest="p" * 32,
+            clip_id=clip_id, label=None, text="", digest=digest, generator="sfvd", checkpoint_digest="c" * 32,
+            params_digest="p" * 32,
             condition_id=bank[row % len(bank)].condition_id, patients=bank[row % len(bank)].patients, draw=row // len(bank),
             seed=1000 + row, sampling=sampling, draws=draws,
         )
