@@ -100,6 +100,13 @@ def trajectories(field: Tensor, patch: int, rng: torch.Generator) -> Tensor:
     return table
 
 
+def alone(table: Tensor) -> Tensor:
+    """A table of the same shape in which every patch is on a trajectory of its own: attention along it changes nothing."""
+    frames = table.shape[1]
+    diagonal = torch.eye(frames, dtype=torch.bool, device=table.device)[None, :, None]  # (1, F, 1, F)
+    return table.where(diagonal, NONE)
+
+
 def _follow(places: Tensor, link: Tensor) -> Tensor:
     """One step along (B, N) links from (B, N) places."""
     reached = link.gather(1, places.clamp_min(0))

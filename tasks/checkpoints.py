@@ -16,7 +16,7 @@ import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from diffusers import ModelMixin
@@ -29,9 +29,6 @@ from models.trainer import TrainState
 from tasks.tables import PARTIAL, atomic_path, file_digest, make_folder, read_json, read_sealed, sync, write_sealed
 
 RECORD = "checkpoint.json"
-NETS = {"UNet2DModel": "diffusers", "AutoencoderKL": "diffusers", "Segmenter": "models.segmenters"}
-"""The classes a checkpoint may name, and where they are; nothing else is ever built from a file."""
-
 _CONFIG = "config.json"
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
 _LOSSES = "losses.csv"
@@ -48,20 +45,22 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, fingerprint: str, t
         trained_on: every clip and patient the weights have seen, as plain JSON values.
 
     Raises:
-        ValueError: for a network whose class is not in `NETS`, or parameters and facts that are not plain JSON values.
+        ValueError: for a network of a class that is neither diffusers' nor in `models`, or parameters and facts that are not
+            plain JSON values.
     """
+    classes = {name: _class_name(name, net) for name, net in checkpoint.nets.items()}
     partial = folder / f".new{PARTIAL}"
     make_folder(folder)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     for name, net in sorted(checkpoint.nets.items()):
-        _save_net(partial / name, name, net)
+        _save_net(partial / name, net)
     (partial / _LOSSES).write_text(_losses_text(checkpoint.losses))
     record = {
         "kind": checkpoint.kind,
         "params": checkpoint.params,
         "facts": checkpoint.facts,
-        "nets": {name: type(net).__name__ for name, net in checkpoint.nets.items()},
+        "nets": classes,
         "trained_on": dict(trained_on),
         "files": {file.relative_to(partial).as_posix(): file_digest(file) for file in _files(partial)},
     }
@@ -161,9 +160,22 @@ class FolderStates:
         return self._folder / f"{phase}.safetensors"
 
 
-def _save_net(folder: Path, name: str, net: nn.Module) -> None:
-    if not isinstance(net, ModelMixin) or type(net).__name__ not in NETS:
-        raise ValueError(f"nets.{name}: class {type(net).__name__} cannot be loaded again; use one of {', '.join(NETS)}")
+def _class_name(name: str, net: nn.Module) -> str:
+    """"diffusers.AutoencoderKL", "models.segmenters.Segmenter": where the class is found again."""
+    module = type(net).__module__
+    where = "diffusers" if module.startswith("diffusers.") else module
+    if not isinstance(net, ModelMixin) or not _allowed(where):
+        raise ValueError(f"nets.{name}: class {module}.{type(net).__name__} cannot be loaded again; use a ModelMixin of "
+                         "diffusers or one in `models`")
+    return f"{where}.{type(net).__name__}"
+
+
+def _allowed(module: str) -> bool:
+    """Nothing but networks of diffusers and of this project is ever built from a file."""
+    return module == "diffusers" or re.fullmatch(r"models(\.[a-z0-9_]+)+", module) is not None
+
+
+def _save_net(folder: Path, net: nn.Module) -> None:
     ModelMixin.save_pretrained(net, folder, max_shard_size="1TB")  # one file, whatever its size
     config = folder / _CONFIG
     kept = {key: value for key, value in read_json(config).items() if key != "_name_or_path"}  # where it once was loaded from
@@ -172,16 +184,20 @@ def _save_net(folder: Path, name: str, net: nn.Module) -> None:
 
 def _load_net(folder: Path, kind: str) -> nn.Module:
     """Not `from_pretrained`: that only warns of missing weights and leaves them random."""
-    if kind not in NETS:
-        raise ValueError(f"{folder.parent / RECORD}: class {kind!r} is not one a checkpoint may name: {', '.join(NETS)}")
+    module, _, name = kind.rpartition(".")
+    found: Any = getattr(importlib.import_module(module), name, None) if _allowed(module) else None
+    if not (isinstance(found, type) and issubclass(found, ModelMixin)):
+        raise ValueError(f"{folder.parent / RECORD}: class {kind!r} is not one a checkpoint may name: a ModelMixin of "
+                         "diffusers or of `models`")
     config = {key: value for key, value in read_json(folder / _CONFIG).items() if not key.startswith("_")}
     with torch.random.fork_rng(devices=[]):  # the initial weights it draws are not used; the caller's numbers stay its own
-        net: nn.Module = getattr(importlib.import_module(NETS[kind]), kind).from_config(config)
+        net: Any = cast(Any, found).from_config(config)
     try:
         net.load_state_dict(load_file(folder / _WEIGHTS))
     except RuntimeError as error:
         raise ValueError(f"{folder / _WEIGHTS}: does not fit {kind}: {error}; train it again with this version") from None
-    return net.eval()
+    net.eval()
+    return cast(nn.Module, net)
 
 
 def _record(folder: Path) -> dict[str, Any]:

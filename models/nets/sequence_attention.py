@@ -70,12 +70,14 @@ class SequenceBlock(nn.Module):
 
     A sequence block starts exactly as the image block it takes its weights from, frame by frame: attention over frames begins
     with a zero output, and SAM is mixed in by a gate, `self + tanh(gate) (SAM - self)`, that begins at 0. The paper has no
-    gate: its KA replaces self-attention at once, and so changes the image model's output; `gated=False` is that.
+    gate: its KA replaces self-attention at once, and so changes the image model's output; `gated=False` is that. Without
+    `augmented` (an ablation) self-attention stays what it was and only attention over frames is new.
     """
 
-    def __init__(self, width: int, heads: int, text_width: int, image_width: int, sequence: bool, gated: bool = True) -> None:
+    def __init__(self, width: int, heads: int, text_width: int, image_width: int, sequence: bool, gated: bool = True,
+                 augmented: bool = True) -> None:
         super().__init__()
-        self.heads, self.gated = heads, gated
+        self.heads, self.gated, self.augmented = heads, gated, sequence and augmented
         depth = width // heads
         self.norm_self, self.norm_text, self.norm_image, self.norm_forward = (nn.LayerNorm(width) for _ in range(4))
         self.attend_self = Attention(width, heads=heads, dim_head=depth)
@@ -84,7 +86,8 @@ class SequenceBlock(nn.Module):
         self.feed_forward = FeedForward(width, activation_fn="geglu")
         self.sequence = sequence
         if sequence:
-            self.gate = nn.Parameter(torch.zeros(()))
+            if self.augmented and gated:
+                self.gate = nn.Parameter(torch.zeros(()))
             self.norm_frames = nn.LayerNorm(width)
             self.attend_frames = Attention(width, heads=heads, dim_head=depth)
             nn.init.zeros_(self.attend_frames.to_out[0].weight)
@@ -109,7 +112,7 @@ class SequenceBlock(nn.Module):
     def _self_attention(self, h: Tensor, frames: int, trajectories: Tensor | None) -> Tensor:
         attend = self.attend_self
         query, key, value = (split_heads(project(h), self.heads) for project in (attend.to_q, attend.to_k, attend.to_v))
-        if not self.sequence:
+        if not self.augmented:
             attended = functional.scaled_dot_product_attention(query, key, value)
         else:
             attended = self._augmented(query, key, value, frames, trajectories)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from diffusers import ConfigMixin, ModelMixin, UNet2DConditionModel
@@ -70,6 +71,8 @@ class SequenceUNet(ModelMixin, ConfigMixin):
         factor: pixels to a latent pixel along each axis; the paper's m, on whose grid motion field attention works.
         sequence: False for phase 1.
         gated: see `SequenceBlock`.
+        attention_over: what a sequence block has (an ablation of the paper): "S", attention over frames alone; "SK", key frames
+            too; "SKM", the motion field too.
 
     Raises:
         ValueError: for channels that do not divide into heads or groups.
@@ -80,7 +83,8 @@ class SequenceUNet(ModelMixin, ConfigMixin):
     @register_to_config
     def __init__(self, latent_channels: int = 4, channels: Sequence[int] = (64, 128), layers: int = 1,
                  attention: Sequence[int] = (0, 1), head_width: int = 32, norm_groups: int = 8, text_width: int = 64,
-                 image_width: int = 64, classes: int = 2, factor: int = 8, sequence: bool = False, gated: bool = True) -> None:
+                 image_width: int = 64, classes: int = 2, factor: int = 8, sequence: bool = False, gated: bool = True,
+                 attention_over: Literal["S", "SK", "SKM"] = "SKM") -> None:
         super().__init__()
         if odd := [many for many in channels if many % head_width or many % norm_groups]:
             raise ValueError(f"channels {odd} must be multiples of head_width {head_width} and norm_groups {norm_groups}")
@@ -100,7 +104,8 @@ class SequenceUNet(ModelMixin, ConfigMixin):
         for module in list(self.unet.modules()):
             if isinstance(module, Transformer2DModel):
                 width = module.proj_in.out_channels
-                block = SequenceBlock(width, width // head_width, text_width, image_width, sequence, gated)
+                block = SequenceBlock(width, width // head_width, text_width, image_width, sequence, gated,
+                                      augmented=attention_over != "S")
                 module.transformer_blocks = nn.ModuleList([block])
         if sequence:
             self.unet.conv_in = FusedInput(self.unet.conv_in)
@@ -126,7 +131,8 @@ class SequenceUNet(ModelMixin, ConfigMixin):
         if self.config.sequence:
             x = torch.cat([x, self._motion_features(latents, field)], 1)
         t, labels, text, image = (one.repeat_interleave(frames, 0) for one in (t, labels, text, image))
-        extra = {"image": image, "frames": frames, "trajectories": trajectories}
+        along = trajectories if self.config.attention_over == "SKM" else None
+        extra = {"image": image, "frames": frames, "trajectories": along}
         predicted = self.unet(x, t, text, class_labels=labels, cross_attention_kwargs=extra).sample
         return predicted.unflatten(0, (-1, frames))
 
@@ -139,10 +145,11 @@ class SequenceUNet(ModelMixin, ConfigMixin):
         return functional.pad(features, (0, 0, 0, 0, 0, 0, 1, 0)).flatten(0, 1)
 
     @classmethod
-    def from_image_model(cls, image: SequenceUNet, gated: bool = True) -> SequenceUNet:
+    def from_image_model(cls, image: SequenceUNet, gated: bool = True,
+                         attention_over: Literal["S", "SK", "SKM"] = "SKM") -> SequenceUNet:
         """Phase 2's model: the image model's weights, what is new as it starts, and only `TRAINED` to be optimised."""
         config = {key: value for key, value in image.config.items() if not key.startswith("_")}
-        model = cls(**{**config, "sequence": True, "gated": gated})
+        model = cls(**{**config, "sequence": True, "gated": gated, "attention_over": attention_over})
         weights = {name.replace("unet.conv_in.", "unet.conv_in.latent."): value for name, value in image.state_dict().items()}
         missing, unexpected = model.load_state_dict(weights, strict=False)
         if unexpected or not all(any(part in name for part in TRAINED) for name in missing):

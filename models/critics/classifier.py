@@ -1,0 +1,90 @@
+"""A clip classifier trained on labelled real training clips: does a synthetic clip look like the class it was asked to show?"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models import plugin
+from models.augment import augment
+from models.classifiers import Classifier, classify
+from models.clip import ClipSource
+from models.generators import Checkpoint
+from models.seeding import derive_seed
+from models.trainer import StateHook, TrainParams
+from models.trainer import fit as train
+
+
+class Params(BaseModel):
+    """`batch_size` counts clips."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    network: str = Field("r2plus1d", description="a module of models.classifiers")
+    width: int = Field(16, gt=0, description="channels of its first level")
+    train: TrainParams
+
+    @field_validator("network")
+    @classmethod
+    def _known(cls, network: str) -> str:
+        plugin.load("models.classifiers", network)
+        return network
+
+
+def fit(params: Params, clips: ClipSource, hook: StateHook, seed: int) -> Checkpoint:
+    """Train on every labelled clip, classes drawn equally often, with geometric augmentation; classes are `facts["labels"]`.
+
+    Raises:
+        ValueError: with fewer than two classes among the clips.
+    """
+    frames, channels, height, width = clips.read([0]).frames.shape[1:]
+    rows: dict[str, list[int]] = defaultdict(list)
+    for row in range(len(clips)):
+        (label,) = clips.read([row]).condition.labels
+        if label:
+            rows[label].append(row)
+    labels = sorted(rows)
+    if len(labels) < 2:
+        raise ValueError(f"a classifier needs 2 classes among the training clips, but has {len(labels)}: {', '.join(labels)}; "
+                         "give dataset.options.label_column")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "classifier"))
+        net = Classifier(params.network, channels, len(labels), frames, params.width)
+
+    def loss(wrapped: nn.Module, rng: torch.Generator) -> Tensor:
+        picks = torch.randint(len(labels), (params.train.batch_size,), generator=rng)
+        places = torch.rand(len(picks), generator=rng).tolist()
+        own = [rows[labels[pick]] for pick in picks.tolist()]
+        batch = clips.read([mine[int(place * len(mine))] for mine, place in zip(own, places, strict=True)])
+        pictures, _ = augment(batch.frames, batch.condition.masks, rng)
+        device = next(wrapped.parameters()).device
+        return functional.cross_entropy(wrapped(pictures.to(device)).float(), picks.to(device))
+
+    losses = train(net, loss, params.train, phase="classifier", seed=seed, hook=hook)
+    facts = {"clip_shape": [frames, channels, height, width], "labels": labels}
+    return Checkpoint("classifier", params.model_dump(mode="json"), {"classifier": net}, facts, {"classifier": losses})
+
+
+def probabilities(checkpoint: Checkpoint, frames: Tensor) -> Tensor:
+    """(B, K) probabilities of clips (B, T, C, H, W), classes as in `facts["labels"]`."""
+    return classify(checkpoint.nets["classifier"], frames)
+
+
+def loss_of(checkpoint: Checkpoint, frames: Tensor, labels: Sequence[str]) -> Tensor:
+    """(B,) cross-entropy of the asked class.
+
+    Raises:
+        ValueError: for a class the classifier does not know.
+    """
+    known: list[str] = checkpoint.facts["labels"]
+    if strange := set(labels) - set(known):
+        names = ", ".join(sorted(map(repr, strange)))
+        raise ValueError(f"clips of class {names}, but the classifier knows {', '.join(known)}; sample clips of those classes, "
+                         "or leave this filter out")
+    asked = torch.tensor([known.index(label) for label in labels])
+    return -probabilities(checkpoint, frames).clamp_min(1e-12).log().gather(1, asked[:, None])[:, 0]

@@ -1,0 +1,61 @@
+"""Sampling of latents with classifier-free guidance, over diffusers' schedulers, every clip with its own generator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
+from torch import Tensor
+
+from models.diffusion.denoiser import Prediction
+
+Schedule = Literal["scaled_linear", "cosine"]
+Solver = Literal["fast", "ddim"]
+Predict = Callable[[Tensor, Tensor, bool], tuple[Tensor, Tensor | None]]
+"""(x_t, t (B,), guided) -> conditional prediction and, if guided, the unconditional one."""
+
+
+def latent_schedule(schedule: Schedule, prediction: Prediction, steps: int = 1000) -> DDPMScheduler:
+    """Stable Diffusion's scaled-linear beta from 0.00085 to 0.012, as Ctrl-GenAug takes it over, or IDDPM's cosine."""
+    kind = "squaredcos_cap_v2" if schedule == "cosine" else "scaled_linear"
+    return DDPMScheduler(steps, beta_start=0.00085, beta_end=0.012, beta_schedule=kind, prediction_type=prediction,
+                         clip_sample=False)
+
+
+def denoise_latents(predict: Predict, schedule: DDPMScheduler, shape: Sequence[int], generators: Sequence[torch.Generator], *,
+                    solver: Solver, steps: int, guidance: float, interval: tuple[float, float], device: str = "cpu") -> Tensor:
+    """From noise to z_0.
+
+    Args:
+        schedule: the training schedule; its prediction type says what `predict` returns.
+        shape: of one clip's latents.
+        generators: one a clip, on the CPU.
+        solver: "ddim" (eta 0, the paper's, 200 steps) or "fast", DPM-Solver++ (2M) with uniform log-SNR steps.
+        guidance: w of u + w (c - u); 1 is the conditional prediction alone.
+        interval: shares of T between which guidance applies (Kynkaanniemi et al. 2024); outside, c alone is computed.
+
+    Returns:
+        (B, *shape) float32.
+    """
+    stepper = _scheduler(schedule, solver)
+    stepper.set_timesteps(steps)
+    x = torch.stack([torch.randn(*shape, generator=own) for own in generators]).to(device)
+    length = schedule.config.num_train_timesteps
+    with torch.no_grad():
+        for t in stepper.timesteps.tolist():
+            guided = guidance != 1 and interval[0] <= t / length <= interval[1]
+            prediction, base = predict(x, torch.full((len(x),), t, device=device), guided)
+            if base is not None:
+                prediction = base + guidance * (prediction - base)
+            x = stepper.step(prediction, t, x).prev_sample
+    return x
+
+
+def _scheduler(schedule: DDPMScheduler, solver: Solver) -> DDIMScheduler | DPMSolverMultistepScheduler:
+    if solver == "ddim":
+        # SD's leading spacing with offset 1 never starts at pure noise; trailing does
+        return DDIMScheduler.from_config(schedule.config, timestep_spacing="trailing", set_alpha_to_one=False)
+    return DPMSolverMultistepScheduler.from_config(schedule.config, variance_type=None, algorithm_type="dpmsolver++",
+                                                   solver_order=2, use_lu_lambdas=True)

@@ -1,0 +1,276 @@
+"""Ctrl-GenAug: class, text, image prior and motion field -> sequence, by a latent diffusion model trained in two phases.
+
+Phase 0 trains the codec, and text and image encoders against each other. Phase 1 trains an image model on single frames. Phase
+2 inflates it to clips and trains only what is new and what looks at conditions. Where the paper or its release is silent or
+wrong the choice is an option here; see the docstrings of `models.nets`, `models.motion` and `joint_conditions`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from torch import Tensor, nn
+
+from models.alignment import Aligned, ImageEncoder, TextEncoder, alignment_loss, vocabulary
+from models.clip import ClipBatch, ClipSource, Condition
+from models.codec import Codec, LocalVae, VaeParams, load_vae, measure, train_vae
+from models.diffusion.denoiser import Prediction
+from models.diffusion.joint_conditions import DropParams, Given, drop
+from models.diffusion.latent_sampler import Schedule, Solver, denoise_latents, latent_schedule
+from models.generators import Checkpoint
+from models.motion import block_matching, trajectories
+from models.nets.sequence_unet import SequenceUNet
+from models.seeding import derive_seed, generator
+from models.trainer import Loss, StateHook, TrainParams, fit
+
+What = Literal["label", "text", "image", "motion"]
+EVERYTHING: tuple[What, ...] = ("label", "text", "image", "motion")
+
+
+class ImageParams(BaseModel):
+    """The image model and its training; `batch_size` counts frames."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    channels: list[int] = Field([64, 128], min_length=1)
+    layers: int = Field(1, gt=0, description="residual blocks a level")
+    attention: list[int] = Field([0, 1], description="levels with attention, 0 the latents' own resolution")
+    head_width: int = Field(32, gt=0)
+    norm_groups: int = Field(8, gt=0)
+    train: TrainParams
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> ImageParams:
+        if odd := [many for many in self.channels if many % self.head_width or many % self.norm_groups]:
+            sizes = f"head_width {self.head_width} and norm_groups {self.norm_groups}"
+            raise ValueError(f"channels {odd} must be multiples of {sizes}")
+        if beyond := [level for level in self.attention if not 0 <= level < len(self.channels)]:
+            raise ValueError(f"attention {beyond} names no level; channels has levels 0 to {len(self.channels) - 1}")
+        return self
+
+
+class AlignmentParams(BaseModel):
+    """Text and image encoder, trained by contrast; `batch_size` counts frames."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    width: int = Field(64, gt=0, multiple_of=16)
+    grid: int = Field(4, gt=0, description="grid^2 tokens of the image prior")
+    train: TrainParams
+
+
+class Params(BaseModel):
+    """What training needs. `sequence.batch_size` counts clips."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    codec: VaeParams | LocalVae
+    alignment: AlignmentParams
+    image: ImageParams
+    sequence: TrainParams
+    prediction: Prediction = "epsilon"
+    schedule: Schedule = "scaled_linear"
+    drop: DropParams = Field(default_factory=lambda: DropParams.model_validate({}))
+    attention_over: Literal["S", "SK", "SKM"] = "SKM"
+    gated: bool = Field(True, description="false: key frames replace self-attention at once, as in the paper")
+    search: int = Field(3, gt=0, description="largest motion between frames that block matching finds, pixels along each axis")
+
+
+class Sampling(BaseModel):
+    """What sampling needs. The paper's: solver ddim, steps 200, guidance 7.5, interval [0, 1]."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    solver: Solver = "fast"
+    steps: int = Field(20, gt=0, le=1000)
+    guidance: float = Field(2.0, ge=1)
+    interval: tuple[float, float] = Field((0.0, 1.0), description="shares of the noise levels between which guidance applies")
+    use: list[What] = Field(list(EVERYTHING), description="the conditions asked for; the others are left open")
+
+    @field_validator("interval")
+    @classmethod
+    def _rising(cls, interval: tuple[float, float]) -> tuple[float, float]:
+        if not 0 <= interval[0] < interval[1] <= 1:
+            raise ValueError(f"interval {list(interval)} must be [low, high] with 0 <= low < high <= 1")
+        return interval
+
+
+def build(params: Params, checkpoint: Checkpoint | None = None) -> CtrlGenAug:
+    return CtrlGenAug(params, checkpoint)
+
+
+class CtrlGenAug:
+    """See the module. Networks: `vae`, `text_encoder`, `image_encoder`, `image`, `sequence`."""
+
+    def __init__(self, params: Params, checkpoint: Checkpoint | None = None) -> None:
+        self.params = params
+        self.schedule = latent_schedule(params.schedule, params.prediction)
+        self._nets: dict[str, Any] = dict(checkpoint.nets) if checkpoint else {}
+        self._facts: dict[str, Any] = checkpoint.facts if checkpoint else {}
+
+    def fit(self, clips: ClipSource, hook: StateHook, seed: int) -> Checkpoint:
+        """Train all phases, one after the other; a resumed run ends with the same weights.
+
+        Raises:
+            ValueError: if clips have fewer than two frames, or a frame is no whole number of latent pixels.
+        """
+        frames, channels, height, width = clips.read([0]).frames.shape[1:]
+        if frames < 2:
+            raise ValueError(f"Ctrl-GenAug needs clips of at least 2 frames, but clip_frames is {frames}")
+        words = [clips.read([row]).condition for row in range(len(clips))]
+        texts = sorted({one.texts[0] for one in words} - {""})
+        labels = sorted({one.labels[0] for one in words} - {""})
+        self._facts = {"clip_shape": [frames, channels, height, width], "labels": labels}
+        params, losses = self.params, {}
+        if isinstance(params.codec, VaeParams):
+            self._nets["vae"], losses["vae"] = train_vae(params.codec, clips, hook, seed)
+        else:
+            self._nets["vae"] = load_vae(params.codec.folder)
+        self._facts |= measure(self._nets["vae"], clips, seed)
+        losses["alignment"] = self._align(clips, texts, hook, seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(seed, "image"))
+            self._nets["image"] = self._image_model()
+        losses["image"] = fit(self._nets["image"], self._loss(clips, params.image.train, moving=False), params.image.train,
+                              phase="image", seed=seed, hook=hook)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(seed, "sequence"))
+            self._nets["sequence"] = SequenceUNet.from_image_model(self._nets["image"], params.gated, params.attention_over)
+        losses["sequence"] = fit(self._nets["sequence"], self._loss(clips, params.sequence, moving=True), params.sequence,
+                                 phase="sequence", seed=seed, hook=hook)
+        return Checkpoint("ctrl_genaug", params.model_dump(mode="json"), dict(self._nets), self._facts, losses)
+
+    def _align(self, clips: ClipSource, texts: list[str], hook: StateHook, seed: int) -> list[float]:
+        """Train both encoders; without two different texts there is nothing to contrast, and they stay as they begin."""
+        params, channels = self.params.alignment, self._facts["clip_shape"][1]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(seed, "alignment"))
+            text = TextEncoder(vocabulary(texts), params.width)
+            both = Aligned(text, ImageEncoder(channels, params.width, params.grid))
+        self._nets |= {"text_encoder": both.text, "image_encoder": both.image}
+        if len(texts) < 2:
+            return []
+
+        def draw(rng: torch.Generator) -> tuple[Tensor, Sequence[str]]:
+            batch = clips.read(torch.randint(len(clips), (params.train.batch_size,), generator=rng).tolist())
+            frame = torch.randint(batch.frames.shape[1], (len(batch),), generator=rng)
+            return batch.frames[torch.arange(len(batch)), frame], batch.condition.texts
+
+        return fit(both, alignment_loss(draw), params.train, phase="alignment", seed=seed, hook=hook)
+
+    def _image_model(self) -> SequenceUNet:
+        wanted, width, codec = self.params.image, self.params.alignment.width, self._codec()
+        height, frame_width = self._facts["clip_shape"][2:]
+        smallest = codec.factor * 2 ** (len(wanted.channels) - 1)
+        if height % smallest or frame_width % smallest:
+            raise ValueError(f"frame_size {[height, frame_width]} must be divisible by {smallest}: the codec's {codec.factor} "
+                             f"times {len(wanted.channels)} levels of image channels")
+        return SequenceUNet(
+            latent_channels=codec.channels, channels=wanted.channels, layers=wanted.layers, attention=wanted.attention,
+            head_width=wanted.head_width, norm_groups=wanted.norm_groups, text_width=width, image_width=width,
+            classes=len(self._facts["labels"]), factor=codec.factor,
+        )
+
+    def _codec(self) -> Codec:
+        return Codec(self._nets["vae"], self._facts["latent_mean"], self._facts["latent_std"])
+
+    def _loss(self, clips: ClipSource, train: TrainParams, moving: bool) -> Loss:
+        """Mean squared error on random single frames, each its own image prior, or (`moving`) on whole clips."""
+        codec, null = self._codec(), len(self._facts["labels"])
+
+        def loss(net: nn.Module, rng: torch.Generator) -> Tensor:
+            device = next(net.parameters()).device
+            self._to(device, "vae", "text_encoder", "image_encoder")
+            batch = clips.read(torch.randint(len(clips), (train.batch_size,), generator=rng).tolist())
+            frames = batch.frames.to(device)
+            if not moving:
+                frame = torch.randint(frames.shape[1], (len(batch),), generator=rng).to(device)
+                frames = frames[torch.arange(len(batch), device=device), frame].unsqueeze(1)
+            rngs = [rng] * len(batch) if moving else None
+            given = drop(self._given(batch.condition, frames, rngs), self.params.drop, null, rng)
+            latents = codec.encode(frames)
+            t = torch.randint(len(self.schedule.betas), (len(batch),), generator=rng).to(device)
+            noise = torch.randn(latents.shape, generator=rng).to(device)
+            noisy = self.schedule.add_noise(latents, noise, t)
+            wanted = noise if self.params.prediction == "epsilon" else self.schedule.get_velocity(latents, noise, t)
+            found = net(noisy, t, given.labels, given.text, given.image, given.field, given.trajectories)
+            return (found.float() - wanted).square().mean()
+
+        return loss
+
+    def draws(self, seeds: Sequence[int], sampling: Sampling) -> list[dict[str, float]]:
+        """Nothing is drawn per clip beside noise and the trajectories' conflicts."""
+        return [{} for _ in seeds]
+
+    def sample(self, conditions: Condition, seeds: Sequence[int], sampling: Sampling, device: str = "cpu") -> ClipBatch:
+        """One clip per condition and seed.
+
+        Args:
+            conditions: labels and texts, and reference clips where `sampling.use` has image or motion; masks are passed on.
+            seeds: B integers.
+
+        Returns:
+            Clips with (B, T, C, H, W) frames on the CPU; ids are the condition ids, the caller knows better ones.
+
+        Raises:
+            ValueError: for a class the checkpoint was not trained on, or a missing or misshapen reference.
+        """
+        self._refuse(conditions, seeds, sampling)
+        self._to(device, "vae", "text_encoder", "image_encoder", "sequence")
+        frames, channels, height, width = self._facts["clip_shape"]
+        codec, null, net = self._codec(), len(self._facts["labels"]), self._nets["sequence"]
+        reference = conditions.reference
+        if reference is None:
+            reference = torch.zeros(len(seeds), frames, channels, height, width)
+        given = self._given(conditions, reference.to(device), [generator(derive_seed(seed, "trajectories")) for seed in seeds])
+        given = given.keep(torch.tensor([[what in sampling.use for what in EVERYTHING]] * len(seeds), device=device), null)
+        none = given.keep(torch.zeros(len(seeds), len(EVERYTHING), dtype=torch.bool, device=device), null)
+        both = {name: torch.cat([getattr(given, name), getattr(none, name)]) for name in vars(given)}
+
+        def predict(x: Tensor, t: Tensor, guided: bool) -> tuple[Tensor, Tensor | None]:
+            if not guided:
+                return net(x, t, **vars(given)), None
+            found, base = net(torch.cat([x, x]), torch.cat([t, t]), **both).chunk(2)
+            return found, base
+
+        latents = denoise_latents(
+            predict, self.schedule, (frames, codec.channels, height // codec.factor, width // codec.factor),
+            [generator(seed) for seed in seeds], solver=sampling.solver, steps=sampling.steps, guidance=sampling.guidance,
+            interval=sampling.interval, device=device,
+        )
+        return ClipBatch(conditions.ids, codec.decode(latents, channels).float().cpu(), conditions)
+
+    @torch.no_grad()
+    def _given(self, condition: Condition, frames: Tensor, rngs: Sequence[torch.Generator] | None) -> Given:
+        """All conditions of these clips, from their own frames; motion if `rngs` settle the conflicts of its trajectories."""
+        null, device = len(self._facts["labels"]), frames.device
+        number = {label: place for place, label in enumerate(self._facts["labels"])}
+        labels = torch.tensor([number.get(label, null) for label in condition.labels], device=device)
+        said = torch.tensor([bool(text) for text in condition.texts], device=device)
+        text = self._nets["text_encoder"](condition.texts) * said[:, None, None]
+        image = self._nets["image_encoder"](frames[:, 0])
+        if rngs is None:
+            return Given(labels, text, image)
+        field = block_matching(frames, self.params.search)
+        factor = self._codec().factor
+        table = torch.cat([trajectories(one[None], factor, rng) for one, rng in zip(field, rngs, strict=True)])
+        return Given(labels, text, image, field, table)
+
+    def _refuse(self, conditions: Condition, seeds: Sequence[int], sampling: Sampling) -> None:
+        shape = self._facts["clip_shape"]
+        if len(seeds) != len(conditions):
+            raise ValueError(f"{len(conditions)} conditions, but {len(seeds)} seeds; give one seed a condition")
+        if "label" in sampling.use and (strange := set(conditions.labels) - {"", *self._facts["labels"]}):
+            raise ValueError(f"conditions ask for class {', '.join(sorted(strange))}, but the checkpoint knows "
+                             f"{', '.join(self._facts['labels'])}; train it on that class")
+        if (found := {"image", "motion"} & set(sampling.use)) and conditions.reference is None:
+            raise ValueError(f"sampling.use: {', '.join(sorted(found))} needs whole training clips; set conditions.kind: clips")
+        if conditions.reference is not None and (found_shape := list(conditions.reference.shape[1:])) != shape:
+            raise ValueError(f"references are {found_shape}, but the checkpoint makes clips of {shape}; make those")
+
+    def _to(self, device: str | torch.device, *names: str) -> None:
+        for name in names:
+            self._nets[name].to(device).eval()
