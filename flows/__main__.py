@@ -88,6 +88,15 @@ def curate(name: str, params: ParamsPath = PARAMS, data: DataPath = DATA) -> Non
 
 
 @app.command(rich_help_panel=stages)
+def control(name: str, params: ParamsPath = PARAMS, data: DataPath = DATA) -> None:
+    """Measure whether one synthetic set shows the class, text, image prior and motion it was asked for."""
+    from flows.curate import control as flow
+    from flows.server import run_linked
+
+    run_linked(flow, params=params, data=Layout(data), name=name)
+
+
+@app.command(rich_help_panel=stages)
 def benchmark(params: ParamsPath = PARAMS, data: DataPath = DATA) -> None:
     """Train every arm on every seed and test it on held-out patients."""
     from flows.prove import benchmark as flow
@@ -143,18 +152,27 @@ def profile(
 
 @app.command(name="data")
 def fetch(
-    name: Annotated[str, typer.Argument(help="hippocampus")],
+    name: Annotated[str, typer.Argument(help="hippocampus or lung")],
     copy_from: Annotated[Path | None, typer.Option("--from", help="a copy on disk instead of the download")] = None,
 ) -> None:
-    """Get a real data set from its owners into data/raw, checksum verified.
+    """Get a real data set from its owners into data/raw, checked.
 
-    Examples: `cinefab data hippocampus`, `cinefab data hippocampus --from ~/Task04_Hippocampus`
+    Lung ultrasound comes out of a clone of its owners' repository, which the README says how to import.
+
+    Examples: `cinefab data hippocampus`, `cinefab data hippocampus --from ~/Task04_Hippocampus`,
+    `cinefab data lung --from pocus`
     """
     from tasks.fetch import fetch_hippocampus
+    from tasks.fetch_lung import OWNER, fetch_lung
 
-    if name != "hippocampus":
-        raise ValueError(f"data: {name!r} is not known; choose hippocampus, or see README: bring your own data")
-    typer.echo(fetch_hippocampus(DATA / "raw" / "hippocampus", copy_from))
+    if name == "hippocampus":
+        typer.echo(fetch_hippocampus(DATA / "raw" / "hippocampus", copy_from))
+    elif name == "lung" and copy_from is not None:
+        typer.echo(fetch_lung(DATA / "raw" / "lung", copy_from))
+    elif name == "lung":
+        raise ValueError(f"data lung: give --from with a clone of github.com/{OWNER}; see README: lung ultrasound")
+    else:
+        raise ValueError(f"data: {name!r} is not known; choose hippocampus or lung, or see README: bring your own data")
 
 
 @app.command()

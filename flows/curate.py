@@ -1,4 +1,4 @@
-"""Score a synthetic set shard by shard, then let the filters decide in order."""
+"""Score a synthetic set shard by shard, then let the filters decide in order; and measure whether it shows what was asked."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows.artifacts import counts
 from flows.layout import Layout
 from flows.steps import score_shard
+from tasks.control import control as measure
 from tasks.curate import run_chain, shards_of
 from tasks.params import entry, load_params
 
@@ -31,3 +32,12 @@ def curate(params: Path, data: Layout, name: str) -> dict[str, Any]:
     summary = run_chain(clips, filters, data.critics, out)
     counts(f"curated-{name}", summary)
     return summary
+
+
+@flow(name="control", flow_run_name="control {name}")
+def control(params: Path, data: Layout, name: str) -> dict[str, Any]:
+    tree = load_params(params)
+    entry(tree.samples, name, "samples")
+    found = measure(tree.control, data.conditions, data.critics, data.clips / name, data.control / name)
+    counts(f"control-{name}", {what: numbers["value"] for what, numbers in found.items()})
+    return found

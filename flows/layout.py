@@ -36,6 +36,10 @@ class Layout:
         return self.root / "decisions"
 
     @property
+    def control(self) -> Path:
+        return self.root / "control"
+
+    @property
     def benchmark(self) -> Path:
         return self.root / "benchmark"
 

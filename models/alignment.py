@@ -13,15 +13,28 @@ from collections.abc import Callable, Sequence
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.trainer import Loss
+from models.clip import ClipSource
+from models.seeding import derive_seed
+from models.trainer import Loss, StateHook, TrainParams, fit
 
 BEGIN, UNSEEN = 0, 1
 """Word numbers: every text begins with `BEGIN`; `UNSEEN` is a word of no training text."""
 _FIRST = 2
 _WORD = re.compile(r"[^\W_]+(?:[-'][^\W_]+)*")
+
+
+class AlignmentParams(BaseModel):
+    """Text and image encoder, trained by contrast; `batch_size` counts frames."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    width: int = Field(64, gt=0, multiple_of=16)
+    grid: int = Field(4, gt=0, description="grid^2 tokens of an image")
+    train: TrainParams
 
 
 def words(text: str) -> list[str]:
@@ -91,14 +104,16 @@ class ImageEncoder(ModelMixin, ConfigMixin):
         return tokens
 
 
-class Aligned(nn.Module):
+class Aligned(ModelMixin, ConfigMixin):
     """Both encoders and what only their alignment needs: a projection each and the temperature."""
 
-    def __init__(self, text: TextEncoder, image: ImageEncoder) -> None:
+    config_name = "config.json"
+
+    @register_to_config
+    def __init__(self, known: Sequence[str], channels: int = 1, width: int = 64, grid: int = 4, layers: int = 2) -> None:
         super().__init__()
-        self.text, self.image = text, image
-        shared = text.config.width
-        self.project_text, self.project_image = (nn.Linear(one.config.width, shared, bias=False) for one in (text, image))
+        self.text, self.image = TextEncoder(known, width, layers), ImageEncoder(channels, width, grid)
+        self.project_text, self.project_image = (nn.Linear(width, width, bias=False) for _ in range(2))
         self.log_scale = nn.Parameter(torch.tensor(1 / 0.07).log())
 
     def forward(self, frames: Tensor, texts: Sequence[str]) -> Tensor:
@@ -128,3 +143,25 @@ def alignment_loss(draw: Callable[[torch.Generator], tuple[Tensor, Sequence[str]
         return (functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target)) / 2
 
     return loss
+
+
+def train_aligned(params: AlignmentParams, clips: ClipSource, hook: StateHook, seed: int) -> tuple[Aligned, list[float]]:
+    """Train both encoders on random frames of the clips that have a text; returns them and the loss of every step.
+
+    Without two different texts there is nothing to contrast: the encoders stay as they begin, and there are no losses.
+    """
+    texts = [clips.read([row]).condition.texts[0] for row in range(len(clips))]
+    rows = [row for row, text in enumerate(texts) if text]
+    frames, channels = clips.read([0]).frames.shape[1:3]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "alignment"))
+        net = Aligned(vocabulary(texts), channels, params.width, params.grid)
+    if len({texts[row] for row in rows}) < 2:
+        return net.eval(), []
+
+    def draw(rng: torch.Generator) -> tuple[Tensor, Sequence[str]]:
+        size = params.train.batch_size
+        batch = clips.read([rows[place] for place in torch.randint(len(rows), (size,), generator=rng).tolist()])
+        return batch.frames[torch.arange(size), torch.randint(frames, (size,), generator=rng)], batch.condition.texts
+
+    return net, fit(net, alignment_loss(draw), params.train, phase="alignment", seed=seed, hook=hook)

@@ -67,6 +67,14 @@ class SampleParams(Section):
     sampling: Entry = Field(default_factory=dict, description="the generator's own Sampling")
 
 
+class ControlParams(Section):
+    """Who judges whether sets show what was asked for; what is left out is not judged."""
+
+    classifier: str | None = Field(None, description="an entry of critics of kind classifier: the class")
+    aligned: str | None = Field(None, description="an entry of critics of kind aligned: the text")
+    search: int = Field(3, gt=0, description="largest motion between frames that is looked for, pixels along each axis")
+
+
 class NetworkParams(Section):
     """One downstream segmentation network and its training."""
 
@@ -126,6 +134,7 @@ class Params(Section):
     critics: dict[str, Entry] = Field(description="networks trained on real training clips that the filters look through")
     samples: dict[str, SampleParams]
     filters: dict[str, Entry] = Field(description="the chain, in order")
+    control: ControlParams
     benchmark: BenchmarkParams
     release: ReleaseParams
 
@@ -150,6 +159,10 @@ class Params(Section):
             wanted = plugin.load("tasks.filters", entry["kind"]).CRITIC
             if critic is not None and (kind := self.critics[critic]["kind"]) != wanted:
                 raise ValueError(f"filters.{name}.critic: {critic!r} is a {kind}, but {entry['kind']} looks through a {wanted}")
+        for kind in ("classifier", "aligned"):
+            critic = getattr(self.control, kind)
+            if critic is not None and self.critics.get(critic, {}).get("kind") != kind:
+                raise ValueError(f"control.{kind}: {critic!r} is not an entry of critics of kind {kind}")
         plugin.params("tasks.conditions", self.conditions)
         plugin.params("tasks.readers", {"kind": self.dataset.reader, **self.dataset.options})
         for name, arm in self.benchmark.arms.items():

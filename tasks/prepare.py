@@ -160,7 +160,8 @@ def _split(found: list[_Found], sources: list[Source], digests: list[str], datas
     """The manifest, and for every clip whether its masks are to be replaced by UNKNOWN."""
     patients = [sources[clip.source].patient for clip in found]
     groups = groups_of(patients, np.stack([clip.views for clip in found]), dataset.near_duplicate)
-    splits = split_groups(groups, patients, dataset.split, seed)
+    labels = [sources[clip.source].label for clip in found]
+    splits = split_groups(groups, patients, labels, dataset.split, seed)
     trained = [splits[group] == "train" for group in groups]
     candidates = [patient for patient, clip, train in zip(patients, found, trained, strict=True) if train and clip.annotated]
     keep = annotated_patients(candidates, dataset.annotated_patients, seed)

@@ -1,13 +1,14 @@
 """Profiles: what differs from params.yaml for one data set or one machine, written over it, comments kept.
 
 A profile is a partial params.yaml. Mappings are merged key by key; anything else, and a mapping under a key written as
-`key!`, replaces what was there.
+`key!`, replaces what was there. `base: NAME` applies that profile of the same folder first: a data set's profile starts from
+`phantom`, which sets everything, so that it gives the same parameters whatever was there before.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,28 +29,44 @@ def apply_profiles(params: Path, profiles: Sequence[Path]) -> list[Change]:
     yaml = YAML()
     yaml.width, yaml.preserve_quotes = 4096, True  # lines stay as long as they are
     tree = yaml.load(params.read_text())
-    changes: list[Change] = []
+    before = _plain(tree)
     for profile in profiles:
-        if not profile.exists():
-            known = ", ".join(sorted(path.stem for path in profile.parent.glob("*.yaml")))
-            raise ValueError(f"{profile}: no such profile; choose one of {known}")
-        _merge(tree, yaml.load(profile.read_text()), "", changes)
-    if changes:
+        _apply(tree, profile, yaml)
+    if changes := list(_changes(before, _plain(tree), "")):
         text = io.StringIO()
         yaml.dump(tree, text)
         atomic_write(params, text.getvalue().encode())
     return changes
 
 
-def _merge(tree: dict[str, Any], profile: dict[str, Any], prefix: str, changes: list[Change]) -> None:
+def _apply(tree: dict[str, Any], path: Path, yaml: YAML) -> None:
+    if not path.exists():
+        known = ", ".join(sorted(other.stem for other in path.parent.glob("*.yaml")))
+        raise ValueError(f"{path}: no such profile; choose one of {known}")
+    profile = yaml.load(path.read_text())
+    if base := profile.pop("base", None):
+        _apply(tree, path.with_stem(base), yaml)
+    _merge(tree, profile)
+
+
+def _merge(tree: dict[str, Any], profile: dict[str, Any]) -> None:
     for marked, new in profile.items():
         key = marked.removesuffix("!")
-        old = tree.get(key, ABSENT)
+        old = tree.get(key)
         if marked == key and isinstance(old, dict) and isinstance(new, dict):
-            _merge(old, new, f"{prefix}{key}.", changes)
-        elif old != new:
+            _merge(old, new)
+        elif _plain(old) != _plain(new):
             tree[key] = new
-            changes.append((f"{prefix}{key}", _plain(old), _plain(new)))
+
+
+def _changes(old: dict[str, Any], new: dict[str, Any], prefix: str) -> Iterator[Change]:
+    """What differs, by dotted key; keys that are gone last."""
+    for key in [*new, *(key for key in old if key not in new)]:
+        before, after = old.get(key, ABSENT), new.get(key, ABSENT)
+        if isinstance(before, dict) and isinstance(after, dict):
+            yield from _changes(before, after, f"{prefix}{key}.")
+        elif before != after:
+            yield f"{prefix}{key}", before, after
 
 
 def _plain(value: Any) -> Any:

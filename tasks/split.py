@@ -70,8 +70,15 @@ def groups_of(patients: Sequence[str], views: NDArray[np.float16], threshold: fl
     return [int(number) for number in group[index]]
 
 
-def split_groups(groups: Sequence[int], patients: Sequence[str], shares: SplitParams, seed: int) -> dict[int, Split]:
+def split_groups(groups: Sequence[int], patients: Sequence[str], labels: Sequence[str | None], shares: SplitParams,
+                 seed: int) -> dict[int, Split]:
     """Which split each group is in: shuffled by the seed, then dealt so that shares of patients come as near as groups allow.
+
+    Where every group shows one class only, as when class is tied to patient, each class is dealt by itself, so that every split
+    has all of them; classes of fewer groups than there are splits are dealt together.
+
+    Args:
+        groups, patients, labels: of every clip.
 
     Raises:
         ValueError: if there are fewer groups than splits asked for.
@@ -80,20 +87,42 @@ def split_groups(groups: Sequence[int], patients: Sequence[str], shares: SplitPa
     for group, _ in sorted(set(zip(groups, patients, strict=True))):
         size[group] = size.get(group, 0) + 1
     wanted: dict[Split, float] = {"train": shares.train, "val": shares.val, "test": shares.test}
-    asked = [name for name, share in wanted.items() if share > 0]
-    if len(size) < len(asked):
-        raise ValueError(f"dataset.split: {len(size)} patient groups cannot fill {len(asked)} splits ({', '.join(asked)}); "
+    wanted = {name: share for name, share in wanted.items() if share > 0}
+    if len(size) < len(wanted):
+        raise ValueError(f"dataset.split: {len(size)} patient groups cannot fill {len(wanted)} splits ({', '.join(wanted)}); "
                          "add patients, raise near_duplicate, or set a share to 0")
     order = np.random.default_rng(derive_seed(seed, "split")).permutation(sorted(size)).tolist()
-    total = sum(size.values())
-    got = dict.fromkeys(asked, 0)
+    dealt: dict[int, Split] = {}
+    for members in _strata(order, groups, labels, len(wanted)):
+        dealt |= _deal(members, size, wanted)
+    return dealt
+
+
+def _strata(order: Sequence[int], groups: Sequence[int], labels: Sequence[str | None], least: int) -> list[list[int]]:
+    """The groups of each class that has `least`, then the others; all together if a group shows two classes or none."""
+    shown: dict[int, set[str | None]] = {group: set() for group in order}
+    for group, label in zip(groups, labels, strict=True):
+        shown[group].add(label)
+    if any(len(classes) != 1 or None in classes for classes in shown.values()):
+        return [list(order)]
+    classes: dict[str | None, list[int]] = {}
+    for group in order:
+        classes.setdefault(next(iter(shown[group])), []).append(group)
+    common = [members for members in classes.values() if len(members) >= least]
+    apart = {group for members in common for group in members}
+    return [*common, [group for group in order if group not in apart]]
+
+
+def _deal(order: Sequence[int], size: dict[int, int], wanted: dict[Split, float]) -> dict[int, Split]:
+    total = sum(size[group] for group in order)
+    got = dict.fromkeys(wanted, 0)
     dealt: dict[int, Split] = {}
     for turn, group in enumerate(order):
-        empty = [name for name in asked if got[name] == 0]
+        empty = [name for name in wanted if got[name] == 0]
         left = len(order) - turn
-        pool = empty if len(empty) == left else asked  # the last groups go where nothing is yet
+        pool = empty if len(empty) == left else list(wanted)  # the last groups go where nothing is yet
         chosen = max(pool, key=lambda name: wanted[name] * total - got[name])
-        dealt[int(group)] = chosen
+        dealt[group] = chosen
         got[chosen] += size[group]
     return dealt
 

@@ -14,7 +14,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from torch import Tensor, nn
 
-from models.alignment import Aligned, ImageEncoder, TextEncoder, alignment_loss, vocabulary
+from models.alignment import AlignmentParams, train_aligned
 from models.clip import ClipBatch, ClipSource, Condition
 from models.codec import Codec, LocalVae, VaeParams, load_vae, measure, train_vae
 from models.diffusion.denoiser import Prediction
@@ -50,16 +50,6 @@ class ImageParams(BaseModel):
         if beyond := [level for level in self.attention if not 0 <= level < len(self.channels)]:
             raise ValueError(f"attention {beyond} names no level; channels has levels 0 to {len(self.channels) - 1}")
         return self
-
-
-class AlignmentParams(BaseModel):
-    """Text and image encoder, trained by contrast; `batch_size` counts frames."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    width: int = Field(64, gt=0, multiple_of=16)
-    grid: int = Field(4, gt=0, description="grid^2 tokens of the image prior")
-    train: TrainParams
 
 
 class Params(BaseModel):
@@ -103,7 +93,7 @@ def build(params: Params, checkpoint: Checkpoint | None = None) -> CtrlGenAug:
 
 
 class CtrlGenAug:
-    """See the module. Networks: `vae`, `text_encoder`, `image_encoder`, `image`, `sequence`."""
+    """See the module. Networks: `vae`, `aligned` (text and image encoder), `image`, `sequence`."""
 
     def __init__(self, params: Params, checkpoint: Checkpoint | None = None) -> None:
         self.params = params
@@ -120,9 +110,7 @@ class CtrlGenAug:
         frames, channels, height, width = clips.read([0]).frames.shape[1:]
         if frames < 2:
             raise ValueError(f"Ctrl-GenAug needs clips of at least 2 frames, but clip_frames is {frames}")
-        words = [clips.read([row]).condition for row in range(len(clips))]
-        texts = sorted({one.texts[0] for one in words} - {""})
-        labels = sorted({one.labels[0] for one in words} - {""})
+        labels = sorted({clips.read([row]).condition.labels[0] for row in range(len(clips))} - {""})
         self._facts = {"clip_shape": [frames, channels, height, width], "labels": labels}
         params, losses = self.params, {}
         if isinstance(params.codec, VaeParams):
@@ -130,7 +118,7 @@ class CtrlGenAug:
         else:
             self._nets["vae"] = load_vae(params.codec.folder)
         self._facts |= measure(self._nets["vae"], clips, seed)
-        losses["alignment"] = self._align(clips, texts, hook, seed)
+        self._nets["aligned"], losses["alignment"] = train_aligned(params.alignment, clips, hook, seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "image"))
             self._nets["image"] = self._image_model()
@@ -142,24 +130,6 @@ class CtrlGenAug:
         losses["sequence"] = fit(self._nets["sequence"], self._loss(clips, params.sequence, moving=True), params.sequence,
                                  phase="sequence", seed=seed, hook=hook)
         return Checkpoint("ctrl_genaug", params.model_dump(mode="json"), dict(self._nets), self._facts, losses)
-
-    def _align(self, clips: ClipSource, texts: list[str], hook: StateHook, seed: int) -> list[float]:
-        """Train both encoders; without two different texts there is nothing to contrast, and they stay as they begin."""
-        params, channels = self.params.alignment, self._facts["clip_shape"][1]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(seed, "alignment"))
-            text = TextEncoder(vocabulary(texts), params.width)
-            both = Aligned(text, ImageEncoder(channels, params.width, params.grid))
-        self._nets |= {"text_encoder": both.text, "image_encoder": both.image}
-        if len(texts) < 2:
-            return []
-
-        def draw(rng: torch.Generator) -> tuple[Tensor, Sequence[str]]:
-            batch = clips.read(torch.randint(len(clips), (params.train.batch_size,), generator=rng).tolist())
-            frame = torch.randint(batch.frames.shape[1], (len(batch),), generator=rng)
-            return batch.frames[torch.arange(len(batch)), frame], batch.condition.texts
-
-        return fit(both, alignment_loss(draw), params.train, phase="alignment", seed=seed, hook=hook)
 
     def _image_model(self) -> SequenceUNet:
         wanted, width, codec = self.params.image, self.params.alignment.width, self._codec()
@@ -183,7 +153,7 @@ class CtrlGenAug:
 
         def loss(net: nn.Module, rng: torch.Generator) -> Tensor:
             device = next(net.parameters()).device
-            self._to(device, "vae", "text_encoder", "image_encoder")
+            self._to(device, "vae", "aligned")
             batch = clips.read(torch.randint(len(clips), (train.batch_size,), generator=rng).tolist())
             frames = batch.frames.to(device)
             if not moving:
@@ -219,7 +189,7 @@ class CtrlGenAug:
             ValueError: for a class the checkpoint was not trained on, or a missing or misshapen reference.
         """
         self._refuse(conditions, seeds, sampling)
-        self._to(device, "vae", "text_encoder", "image_encoder", "sequence")
+        self._to(device, "vae", "aligned", "sequence")
         frames, channels, height, width = self._facts["clip_shape"]
         codec, null, net = self._codec(), len(self._facts["labels"]), self._nets["sequence"]
         reference = conditions.reference
@@ -250,8 +220,8 @@ class CtrlGenAug:
         number = {label: place for place, label in enumerate(self._facts["labels"])}
         labels = torch.tensor([number.get(label, null) for label in condition.labels], device=device)
         said = torch.tensor([bool(text) for text in condition.texts], device=device)
-        text = self._nets["text_encoder"](condition.texts) * said[:, None, None]
-        image = self._nets["image_encoder"](frames[:, 0])
+        text = self._nets["aligned"].text(condition.texts) * said[:, None, None]
+        image = self._nets["aligned"].image(frames[:, 0])
         if rngs is None:
             return Given(labels, text, image)
         field = block_matching(frames, self.params.search)

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from models.alignment import UNSEEN, Aligned, ImageEncoder, TextEncoder, alignment_loss, vocabulary, words
+from models.alignment import UNSEEN, Aligned, TextEncoder, alignment_loss, vocabulary, words
 from models.seeding import generator
 from models.trainer import TrainParams, TrainState, fit
 
@@ -54,7 +54,7 @@ def test_texts_become_numbers_and_tokens() -> None:
 
 def test_aligned_encoders_find_the_text_of_new_images(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    net = Aligned(TextEncoder(vocabulary(TEXTS), width=32, layers=1), ImageEncoder(width=32, grid=4))
+    net = Aligned(vocabulary(TEXTS), width=32, grid=4, layers=1)
     params = TrainParams(steps=150, batch_size=16, learning_rate=3e-3, cosine=True, ema_decay=0.9)
     losses = fit(net, alignment_loss(lambda rng: lesions(16, rng)), params, phase="alignment", seed=0, hook=NoStates())
     assert losses[-1] < losses[0]
@@ -62,15 +62,15 @@ def test_aligned_encoders_find_the_text_of_new_images(tmp_path: Path) -> None:
     with torch.no_grad():
         chosen = net(frames, TEXTS).argmax(1)
     assert sum(TEXTS[one] == text for one, text in zip(chosen.tolist(), texts, strict=True)) > 72
-    net.text.save_pretrained(tmp_path)
-    again = TextEncoder.from_pretrained(tmp_path).eval()
+    net.save_pretrained(tmp_path)
+    again = Aligned.from_pretrained(tmp_path).eval()
     with torch.no_grad():
-        assert torch.equal(again(TEXTS), net.text(TEXTS))
+        assert torch.equal(again(frames, TEXTS), net(frames, TEXTS))
 
 
 def test_equal_texts_are_no_negatives() -> None:
     """If all pairs of a batch are the same, the best possible loss is that of guessing evenly among them."""
-    net = Aligned(TextEncoder(vocabulary(TEXTS), width=16), ImageEncoder(width=16))
+    net = Aligned(vocabulary(TEXTS), width=16)
     frames, _ = lesions(6, generator(0))
     value = alignment_loss(lambda rng: (frames[:1].expand(6, -1, -1, -1), [TEXTS[0]] * 6))(net, generator(0))
     torch.testing.assert_close(value, torch.tensor(6.0).log())

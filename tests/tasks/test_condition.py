@@ -1,7 +1,8 @@
-"""The condition bank: signed distances, deformations, and who may be in it."""
+"""Condition banks: signed distances, deformations, classes in turn, and who may be in them."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,13 @@ import pytest
 from scipy.ndimage import label
 from scipy.spatial.distance import cdist
 
+from models.clip import UNKNOWN
+from tasks.condition import STORE, make_conditions
+from tasks.conditions.clips import in_turn
 from tasks.conditions.masks import alike, signed_distance, vary
+from tasks.records import ClipRecord, ConditionRecord
 from tasks.store import ArraySpec, ClipStore
+from tasks.tables import read_table, write_table
 
 
 def disc(radius: float, size: int = 32, centre: tuple[float, float] = (16, 16)) -> np.ndarray:
@@ -86,3 +92,51 @@ def test_partners_are_those_whose_masks_overlap(tmp_path: Path) -> None:
     assert [len(one) for one in near] == [2] * 8
     assert all((other < 4) == (row < 4) and other != row for row, one in enumerate(near) for other in one)
     assert alike(store, [3]) == [[]]
+
+
+def prepared(folder: Path) -> Path:
+    """Ten clips of ten patients; the last four are for testing, one training clip has no class."""
+    labels = ["common"] * 4 + ["rare", None] + ["common", "rare"] * 2
+    frames = np.random.default_rng(0).integers(0, 256, (10, 3, 8, 8, 1), dtype=np.uint8)
+    masks = np.ones((10, 3, 8, 8), np.uint8)
+    store = ClipStore.create(folder / "clips.zarr", {"frames": ArraySpec((3, 8, 8, 1), "uint8"),
+                                                    "masks": ArraySpec((3, 8, 8), "uint8")}, 16, "f")
+    ids = [f"{row:032x}" for row in range(10)]
+    store.write_shard(0, ids, {"frames": frames, "masks": masks})
+    store.finish(10)
+    rows = [ClipRecord(ids[row], f"p{row}", "0", 0, 1, label, f"text {row}", True, row, "train" if row < 6 else "test")
+            for row, label in enumerate(labels)]
+    write_table(folder / "manifest.parquet", rows, ClipRecord)
+    return folder
+
+
+def test_a_bank_of_clips_takes_training_clips_only_and_classes_in_turn(tmp_path: Path) -> None:
+    data = prepared(tmp_path / "prepared")
+    assert make_conditions({"kind": "clips", "count": 4}, 0, data, tmp_path / "bank") == 4
+    bank = read_table(tmp_path / "bank" / "conditions.parquet", ConditionRecord)
+    assert [one.label for one in bank] == ["common", "rare", "common", "common"]
+    assert all(int(one.clips[0], 16) < 6 for one in bank)
+    store, clips = ClipStore.open(tmp_path / "bank" / STORE), ClipStore.open(data / "clips.zarr")
+    for row, one in enumerate(bank):
+        origin = int(one.clips[0], 16)
+        assert one.patients == [f"p{origin}"] and one.text == f"text {origin}"
+        assert (store.load([row])["frames"] == clips.load([origin])["frames"]).all()
+    assert (store.load([0])["masks"] == UNKNOWN).all()  # nobody annotated what will be sampled
+    assert make_conditions({"kind": "clips", "count": 99, "labelled_only": False}, 0, data, tmp_path / "all") == 6
+    assert len({one.condition_id for one in bank}) == 4
+
+
+def test_a_bank_without_labels_says_what_to_do(tmp_path: Path) -> None:
+    data = prepared(tmp_path / "prepared")
+    rows = read_table(data / "manifest.parquet", ClipRecord)
+    write_table(data / "manifest.parquet", [replace(row, label=None) for row in rows], ClipRecord)
+    with pytest.raises(ValueError, match="no training clip has a label"):
+        make_conditions({"kind": "clips", "count": 4}, 0, data, tmp_path / "bank")
+
+
+def test_in_turn_takes_every_row_once() -> None:
+    classes = {row: "abc"[row % 3 if row < 9 else 0] for row in range(20)}
+    order = in_turn(classes, seed=1)
+    assert sorted(order) == list(range(20))
+    assert [classes[row] for row in order[:9]] == ["a", "b", "c"] * 3
+    assert order != in_turn(classes, seed=2)

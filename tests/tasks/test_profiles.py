@@ -17,7 +17,7 @@ def test_merge_replace_and_report(tmp_path: Path) -> None:
     params, profile = tmp_path / "params.yaml", tmp_path / "p.yaml"
     params.write_text("# keep me\na: {x: 1, y: 2}\nb: [1]\nc: {old: 1}\n")
     profile.write_text("a: {x: 5}\nb: [1]\nc!: {new: 2}\n")
-    assert apply_profiles(params, [profile]) == [("a.x", 1, 5), ("c", {"old": 1}, {"new": 2})]
+    assert apply_profiles(params, [profile]) == [("a.x", 1, 5), ("c.new", "(absent)", 2), ("c.old", 1, "(absent)")]
     assert params.read_text().startswith("# keep me")
     assert yaml.safe_load(params.read_text()) == {"a": {"x": 5, "y": 2}, "b": [1], "c": {"new": 2}}
     assert apply_profiles(params, [profile]) == []
@@ -31,7 +31,7 @@ def test_unknown_profile_names_the_known(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "names", [["phantom"], ["hippocampus"], ["hippocampus", "study"], ["phantom", "gpu"], ["hippocampus", "gpu"]]
+    "names", [["phantom"], ["hippocampus"], ["hippocampus", "study"], ["phantom", "gpu"], ["hippocampus", "gpu"], ["lung"]]
 )
 def test_every_shipped_profile_gives_valid_parameters(tmp_path: Path, names: list[str]) -> None:
     params = tmp_path / "params.yaml"
@@ -48,9 +48,9 @@ def test_the_committed_parameters_are_the_phantom_ones(tmp_path: Path) -> None:
 
 
 def test_there_and_back_again(tmp_path: Path) -> None:
-    """hippocampus then phantom gives the phantom's values back: each profile sets every key the other sets."""
+    """Every data set's profile, then the phantom's, gives the committed values back: phantom sets everything."""
     params = tmp_path / "params.yaml"
     params.write_text((ROOT / "params.yaml").read_text())
-    for name in ("hippocampus", "phantom"):
+    for name in ("hippocampus", "lung", "phantom"):
         apply_profiles(params, [ROOT / "profiles" / f"{name}.yaml"])
     assert yaml.safe_load(params.read_text()) == yaml.safe_load((ROOT / "params.yaml").read_text())

@@ -93,9 +93,9 @@ def test_chains_of_copies_are_one_group() -> None:
 def test_groups_stay_whole_no_split_is_empty_and_shares_are_met(sizes: list[int], seed: int) -> None:
     groups = [group for group, size in enumerate(sizes) for _ in range(size)]
     patients = [f"p{number}" for number in range(len(groups))]
-    dealt = split_groups(groups, patients, SHARES, seed)
+    dealt = split_groups(groups, patients, [None] * len(groups), SHARES, seed)
     assert set(dealt) == set(groups)
-    assert dealt == split_groups(groups, patients, SHARES, seed)
+    assert dealt == split_groups(groups, patients, [None] * len(groups), SHARES, seed)
     counts = {name: sum(dealt[group] == name for group in groups) for name in ("train", "val", "test")}
     assert min(counts.values()) > 0
     for name, share in (("train", 0.6), ("val", 0.1), ("test", 0.3)):
@@ -104,14 +104,33 @@ def test_groups_stay_whole_no_split_is_empty_and_shares_are_met(sizes: list[int]
 
 def test_another_seed_deals_otherwise() -> None:
     groups, patients = list(range(40)), [str(number) for number in range(40)]
-    dealt = [split_groups(groups, patients, SHARES, seed) for seed in range(5)]
+    dealt = [split_groups(groups, patients, [None] * len(groups), SHARES, seed) for seed in range(5)]
     assert len({tuple(one[group] for group in groups) for one in dealt}) == 5
 
 
 def test_an_impossible_split_says_so() -> None:
     with pytest.raises(ValueError, match=r"2 patient groups cannot fill 3 splits \(train, val, test\)"):
-        split_groups([0, 0, 1], ["a", "b", "c"], SHARES, 0)
-    assert set(split_groups([0, 1], ["a", "b"], SplitParams(train=0.5, val=0, test=0.5), 0).values()) == {"train", "test"}
+        split_groups([0, 0, 1], ["a", "b", "c"], [None] * 3, SHARES, 0)
+    half = SplitParams(train=0.5, val=0, test=0.5)
+    assert set(split_groups([0, 1], ["a", "b"], [None] * 2, half, 0).values()) == {"train", "test"}
+
+
+def test_every_split_has_every_class_that_is_tied_to_patients() -> None:
+    groups = [*range(20)] * 2
+    labels = ["rare" if group < 4 else "common" for group in groups]
+    for seed in range(20):
+        dealt = split_groups(groups, list(map(str, groups)), labels, SHARES, seed)
+        rare = [dealt[group] for group in range(4)]
+        assert set(rare) == {"train", "val", "test"} and sum(split == "test" for split in dealt.values()) in (5, 6)
+    few = ["rare" if group < 2 else str(group) if group < 4 else "common" for group in groups]
+    assert set(split_groups(groups, list(map(str, groups)), few, SHARES, 0)) == set(groups)  # those are dealt together
+
+
+def test_classes_mixed_within_patients_are_dealt_as_before() -> None:
+    groups = [*range(12)] * 2
+    labels = ["a"] * 12 + ["b"] * 12
+    names = list(map(str, groups))
+    assert split_groups(groups, names, labels, SHARES, 3) == split_groups(groups, names, [None] * 24, SHARES, 3)
 
 
 def test_annotated_patients_are_drawn_from_those_with_masks() -> None:
