@@ -43,8 +43,8 @@ def results_table(study: Path) -> str:
 
 def results_page() -> str:
     """Every committed run: its sentence, its table and how many patients, clips and seeds are behind them."""
-    intervals = ("Intervals are 95 %: of means over held-out patients, of differences over patients and trainings "
-                 "(hippocampus_demo, run by an earlier version: patients only); p is Holm-corrected.")
+    intervals = ("Intervals are 95 %: of means over held-out patients, of differences over patients and trainings; "
+                 "p is Holm-corrected.")
     parts = ["# What the committed runs wrote\n",
              intervals + " `python tests/test_docs.py` makes this page from the runs' own files.\n"]
     for study in STUDIES:
