@@ -38,7 +38,7 @@ class DatasetParams(Section):
     """One data set: where it is, how to read it, what a clip of it is."""
 
     name: str = Field(pattern=r"^[a-z0-9_]+$")
-    reader: str = Field(description="a module of tasks.readers: nifti, video, images, dicom, phantom")
+    reader: str = Field(description="module of tasks.readers: nifti, video, images, dicom, phantom, acdc, mosmed, mrnet, tusc")
     location: Path = Field(description="folder (or, for the phantom, the simulator's own file)")
     options: Entry = Field(default_factory=dict, description="the reader's own Params")
     simulated: bool = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -35,28 +36,29 @@ def sources(location: Path, params: Params) -> list[Source]:
         mask = location / params.masks / image.name if params.masks else None
         known = look_up(name)
         files = (image, mask) if mask is not None and mask.exists() else (image,)
-        found.append(Source(name, files, known.patient, known.label, partial(_read, image, mask, params.axis), known.text))
+        found.append(Source(name, files, known.patient, known.label, partial(read, image, mask, params.axis), known.text))
     return found
 
 
-def _read(image: Path, mask: Path | None, axis: int) -> Volume:
-    voxels = _load(image)
+def read(image: Path, mask: Path | None, axis: int) -> Volume:
+    """A volume whose slices along `axis` are frames (F, H, W, 1), with the masks (F, H, W) of the file `mask` if one is given.
+
+    Raises:
+        QuarantinedError: if the image is not three-dimensional, or either file is missing, broken or unfit.
+    """
+    voxels = load(image)
     if voxels.ndim != 3:
         raise QuarantinedError(f"has {voxels.ndim} dimensions, but a volume has 3")
-    if mask is None:
-        return Volume(_frames(voxels, axis)[..., None])
-    if not mask.exists():
-        raise QuarantinedError(f"has no mask {mask.name}")
-    labels = _load(mask)
-    if labels.shape != voxels.shape:
-        raise QuarantinedError(f"mask is {labels.shape}, image is {voxels.shape}")
-    rounded = labels.round()
-    if labels.size and (not np.array_equal(rounded, labels) or labels.min() < 0 or labels.max() > 254):
-        raise QuarantinedError("mask has values that are not labels 0..254")
-    return Volume(_frames(voxels, axis)[..., None], _frames(rounded.astype(np.uint8), axis))
+    masks = None if mask is None else planes(load_labels(mask, voxels.shape), axis)
+    return Volume(planes(voxels, axis)[..., None], masks)
 
 
-def _load(path: Path) -> NDArray[np.float32]:
+def load(path: Path) -> NDArray[np.float32]:
+    """The scaled voxels as stored, (X, Y, Z) or (X, Y, Z, T).
+
+    Raises:
+        QuarantinedError: if they cannot be decoded, or the header declares more than MAX_VOXELS.
+    """
     try:
         image = nibabel.load(path)
         size = math.prod(image.shape)  # type: ignore[attr-defined]
@@ -69,7 +71,24 @@ def _load(path: Path) -> NDArray[np.float32]:
         raise QuarantinedError(f"cannot be read: {' '.join(str(error).split())}") from None
 
 
-def _frames(voxels: NDArray[np.generic], axis: int) -> NDArray[np.generic]:
+def load_labels(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """The label map of an image of this shape, 0..254.
+
+    Raises:
+        QuarantinedError: if there is none, it cannot be decoded, has another shape or values that are not labels.
+    """
+    if not path.exists():
+        raise QuarantinedError(f"has no mask {path.name}")
+    labels = load(path)
+    if labels.shape != shape:
+        raise QuarantinedError(f"mask is {labels.shape}, image is {shape}")
+    rounded = labels.round()
+    if labels.size and (not np.array_equal(rounded, labels) or labels.min() < 0 or labels.max() > 254):
+        raise QuarantinedError("mask has values that are not labels 0..254")
+    return rounded.astype(np.uint8)
+
+
+def planes(voxels: NDArray[Any], axis: int) -> NDArray[Any]:
     """(X, Y, Z) -> (F, H, W) with the second remaining axis upwards, as radiologists look at it."""
-    planes = np.moveaxis(voxels, axis, 0).transpose(0, 2, 1)
-    return np.ascontiguousarray(planes[:, ::-1])
+    moved = np.moveaxis(voxels, axis, 0).transpose(0, 2, 1)
+    return np.ascontiguousarray(moved[:, ::-1])
