@@ -9,9 +9,10 @@ from typing import TypeVar
 
 import numpy as np
 
+from models.clip import UNKNOWN
 from tasks.account import FilterAccount
 from tasks.params import Params
-from tasks.pictures import Pixels, data_uri, painted, panels, tile, webp
+from tasks.pictures import Pixels, data_uri, moved, painted, panels, tile, webp
 from tasks.records import ConditionRecord, Decision, ProvenanceRecord, accepted
 from tasks.store import ClipStore
 from tasks.tables import read_table
@@ -41,6 +42,16 @@ class SyntheticSet:
     decisions: list[Decision]
     kept: list[int]
 
+    @property
+    def masked(self) -> bool:
+        """Whether masks were asked for; else it was whole clips, of which motion is what can be shown beside."""
+        return bool((self.store.load([0])["masks"] != UNKNOWN).any())
+
+    @property
+    def columns(self) -> tuple[str, str, str]:
+        """What stands beside the source clip in `side_by_side`."""
+        return ("mask", "synthetic", "outlined") if self.masked else ("its motion", "synthetic", "the synthetic clip's motion")
+
     def row(self, clip_id: str) -> int:
         return self.store.ids.index(clip_id)
 
@@ -57,7 +68,8 @@ def read_set(name: str, clips: Path, decisions: Path) -> SyntheticSet | None:
 
 
 def side_by_side(shown: SyntheticSet, prepared: Path, conditions: Path) -> list[Picture]:
-    """Kept clips of different conditions, each as four panels: real clip, mask asked for, synthetic clip, both together.
+    """Kept clips of different conditions, each as four panels: real clip, mask asked for, synthetic clip, both together; or,
+    where no masks were asked for, the real clip with its motion and the synthetic clip with its own.
 
     The real clip is the first of those that the condition was made from.
     """
@@ -68,11 +80,12 @@ def side_by_side(shown: SyntheticSet, prepared: Path, conditions: Path) -> list[
         record = shown.provenance[row]
         number = len(bank[record.condition_id].clips)
         mixture = f"; the clip on the left is the first of {number} that the mask was made from" if number > 1 else ""
+        asked = "; ".join(filter(None, [record.label, record.text]))
         pictures.append(picture(
             tile(four, columns=4),
-            f"source clip, mask, synthetic clip {record.clip_id[:8]}, and synthetic clip with outlined mask",
-            f"clip {record.clip_id[:8]}",
-            f"condition {record.condition_id[:8]}, draw {record.draw}; mask from patient {', '.join(record.patients)}{mixture}",
+            f"source clip, {', '.join(shown.columns)} of clip {record.clip_id[:8]}",
+            f"clip {record.clip_id[:8]}" + (f": {asked}" if asked else ""),
+            f"condition {record.condition_id[:8]}, draw {record.draw}; from patient {', '.join(record.patients)}{mixture}",
         ))
     return pictures
 
@@ -149,6 +162,9 @@ def _four(shown: SyntheticSet, rows: Sequence[int], prepared: Path, bank: dict[s
         origin = source.load([place[bank[shown.provenance[row].condition_id].clips[0]]])["frames"]
         made = shown.store.load([row])
         frames, masks = made["frames"], made["masks"]
+        if not shown.masked:
+            yield np.concatenate([panels(origin), moved(origin), panels(frames), moved(frames)])
+            continue
         yield np.concatenate([panels(origin), painted(masks), panels(frames), panels(frames, masks)])
 
 

@@ -10,10 +10,13 @@ import io
 from pathlib import Path
 
 import numpy as np
+import torch
+from matplotlib.colors import hsv_to_rgb
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.clip import UNKNOWN
+from models.clip import UNKNOWN, to_float
+from models.motion import block_matching
 from tasks.store import ClipStore
 from tasks.tables import atomic_write
 
@@ -60,6 +63,16 @@ def painted(masks: Pixels, side: int = 144) -> Pixels:
     colours = np.array([PALETTE[(label - 1) % len(PALETTE)] for label in range(256)], np.uint8)
     colours[0], colours[UNKNOWN] = 0, _UNKNOWN_COLOUR
     return colours[labels]
+
+
+def moved(frames: Pixels, side: int = 144, reach: int = 3) -> Pixels:
+    """Motion of clips as colours, (N, T, H, W, C) -> (N, T, h, w, 3): hue is the direction to the next frame, brightness the
+    distance in pixels up to `reach`; the last frame repeats the one before."""
+    field = block_matching(to_float(torch.from_numpy(frames)).movedim(-1, 2), reach).numpy()
+    x, y = field[:, :, 0], field[:, :, 1]
+    hue, strength = np.arctan2(y, x) / (2 * np.pi) % 1, np.minimum(np.hypot(x, y) / reach, 1)
+    colours = (255 * hsv_to_rgb(np.stack([hue, np.full_like(hue, 0.8), strength], -1))).round().astype(np.uint8)
+    return _resize(np.concatenate([colours, colours[:, -1:]], 1), side)
 
 
 def tile(clips: Pixels, columns: int, gap: int = 4) -> Pixels:

@@ -84,6 +84,8 @@ def report(params: Params, data: Path, out: Path) -> Path:
         synthetic_steps=_synthetic_steps(params, data, shown, filters, released),
         sets=_sets(params, data),
         side_by_side=gallery.side_by_side(shown, data / "prepared", data / "conditions"),
+        shown=shown,
+        control=_control(params, data / "control"),
         kept=gallery.kept(shown),
         dropped=gallery.dropped(shown, filters),
         filters=[(one, _histogram(one)) for one in filters],
@@ -116,6 +118,12 @@ def _environment() -> jinja2.Environment:
 def _sets(params: Params, data: Path) -> list[tuple[str, str, gallery.Picture]]:
     """(set, in what it differs from the released one, its first clips)."""
     return [(name, differences(params, name), one) for name, one in gallery.sets(params, data / "clips", data / "decisions")]
+
+
+def _control(params: Params, folder: Path) -> list[tuple[str, str, dict[str, Any]]]:
+    """(set, in what it differs from the released one, its numbers) of every set that has some."""
+    files = [(name, folder / name / "control.json") for name in params.samples]
+    return [(name, differences(params, name), found) for name, file in files if file.exists() and (found := read_json(file))]
 
 
 def _asked(params: Params) -> list[tuple[str, str]]:
