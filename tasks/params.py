@@ -44,6 +44,7 @@ class DatasetParams(Section):
     simulated: bool = False
     licence: str = "not stated"
     classes: list[str] = Field(default_factory=list, description="mask values 1..K in order; empty: no masks")
+    label_from: Literal["mask_volume"] | None = Field(None, description="derive the label: mask volume at or above the median")
     clip_frames: int = Field(gt=0)
     stride: int = Field(1, gt=0, description="every n-th frame inside a window")
     clips_per_source: int | None = Field(None, gt=0, description="at most this many windows a file; None: all that fit")

@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 
 from models import plugin
 from models.clip import UNKNOWN
+from tasks.derived import volume_labels
 from tasks.fingerprint import fingerprint
 from tasks.params import DatasetParams
 from tasks.readers import QuarantinedError, Source
@@ -32,7 +33,7 @@ from tasks.windows import check_volume, cut, window_starts
 
 log = logging.getLogger(__name__)
 Clip = tuple[int, NDArray[np.uint8], NDArray[np.uint8]]
-"""First frame, frames (T, H, W, C), masks (T, H, W)."""
+"""First frame (or row), frames (T, H, W, C), masks (T, H, W)."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class _Found:
     clip_id: str
     annotated: bool
     views: NDArray[np.float16]
+    mask_volume: float | None
 
 
 def prepare(dataset: DatasetParams, seed: int, out: Path) -> dict[str, Any]:
@@ -97,8 +99,8 @@ def _finished(out: Path, mark: str) -> dict[str, Any] | None:
     return summary if whole else None
 
 
-def _clips(source: Source, dataset: DatasetParams, refuse: Callable[[str], None]) -> Iterator[Clip]:
-    """The clips of one source; `refuse` is told the reason of everything that gives none."""
+def _clips(source: Source, dataset: DatasetParams, refuse: Callable[[str], None]) -> Iterator[tuple[Clip, float | None]]:
+    """The clips of one source, with the mask volume of the whole; `refuse` is told the reason of all that gives none."""
     try:
         if not source.patient:
             raise QuarantinedError("has no patient in dataset.options.table or by dataset.options.patient_pattern")
@@ -118,7 +120,7 @@ def _clips(source: Source, dataset: DatasetParams, refuse: Callable[[str], None]
         except QuarantinedError as error:
             refuse(str(error))
             continue
-        yield start, frames, masks
+        yield (start, frames, masks), volume.mask_volume
 
 
 def _clip_id(frames: NDArray[np.uint8], masks: NDArray[np.uint8]) -> str:
@@ -134,7 +136,7 @@ def _survey(sources: list[Source], dataset: DatasetParams) -> tuple[list[_Found]
     bar = tqdm(sources, desc="survey", unit="file", mininterval=2)
     for number, source in enumerate(bar):
         reasons: list[str] = []
-        for start, frames, masks in _clips(source, dataset, reasons.append):
+        for (start, frames, masks), volume in _clips(source, dataset, reasons.append):
             shape = shape or frames.shape
             if frames.shape != shape:
                 reasons.append(f"has {frames.shape[-1]} channels, the files before it have {shape[-1]}")
@@ -145,7 +147,7 @@ def _survey(sources: list[Source], dataset: DatasetParams) -> tuple[list[_Found]
                 continue
             owner[clip_id] = source.name
             annotated = bool((masks != UNKNOWN).reshape(len(masks), -1).all(1).any())
-            found.append(_Found(number, start, clip_id, annotated, thumbnails(frames)))
+            found.append(_Found(number, start, clip_id, annotated, thumbnails(frames), volume))
         if reasons:
             more = f"; and so on, {len(reasons)} clips in all" if len(reasons) > 1 else ""
             refused.append(QuarantineRecord(source.name, reasons[0] + more))
@@ -163,13 +165,15 @@ def _split(found: list[_Found], sources: list[Source], digests: list[str], datas
     labels = [sources[clip.source].label for clip in found]
     splits = split_groups(groups, patients, labels, dataset.split, seed)
     trained = [splits[group] == "train" for group in groups]
+    if dataset.label_from == "mask_volume":
+        labels = [*volume_labels([clip.mask_volume for clip in found], patients, trained)]
     candidates = [patient for patient, clip, train in zip(patients, found, trained, strict=True) if train and clip.annotated]
     keep = annotated_patients(candidates, dataset.annotated_patients, seed)
     unmasked = [train and patient not in keep for train, patient in zip(trained, patients, strict=True)]
     records = [
-        ClipRecord(clip.clip_id, patient, digests[clip.source], clip.first_frame, dataset.stride, sources[clip.source].label,
+        ClipRecord(clip.clip_id, patient, digests[clip.source], clip.first_frame, dataset.stride, label,
                    sources[clip.source].text, clip.annotated and not hidden, group, splits[group])
-        for clip, patient, group, hidden in zip(found, patients, groups, unmasked, strict=True)
+        for clip, patient, label, group, hidden in zip(found, patients, labels, groups, unmasked, strict=True)
     ]
     check_no_leak(records)
     return records, unmasked
@@ -202,7 +206,7 @@ def _rows(numbers: Iterable[int], sources: list[Source], rows: dict[tuple[int, i
           dataset: DatasetParams) -> Iterator[Clip]:
     """Row, frames and masks of the wanted clips, in row order."""
     for number in numbers:
-        for start, frames, masks in _clips(sources[number], dataset, lambda reason: None):
+        for (start, frames, masks), _ in _clips(sources[number], dataset, lambda reason: None):
             row = rows.get((number, start))
             if row in wanted and row is not None:
                 yield row, frames, masks
@@ -243,6 +247,7 @@ def _summary(dataset: DatasetParams, sources: list[Source], found: list[_Found],
         "groups": len({record.group for record in records}),
         "splits": splits,
         "labels": dict(Counter(record.label for record in records if record.label is not None)),
+        "label_from": dataset.label_from or "the data set's own table",
         "shape": dict(zip(("frames", "height", "width", "channels"), shape, strict=True)),
         "mask_pixel_shares": {name: count / known for name, count in zip(names, pixels, strict=True)},
     }

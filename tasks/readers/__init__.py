@@ -26,12 +26,14 @@ class Volume:
     Attributes:
         frames: (F, H, W, C) of any real dtype; C is 1 (grey) or 3 (RGB).
         masks: (F, H, W) uint8 label maps, `models.clip.UNKNOWN` on frames nobody annotated, or None.
+        mask_volume: mm^3 of everything the mask shows, where the file says how large a voxel is.
         frame_time_ms: milliseconds between frames where the file says so.
     """
 
     frames: NDArray[Any]
     masks: NDArray[Any] | None = None
     frame_time_ms: float | None = None
+    mask_volume: float | None = None
 
 
 @dataclass(frozen=True)

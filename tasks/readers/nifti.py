@@ -49,8 +49,17 @@ def read(image: Path, mask: Path | None, axis: int) -> Volume:
     voxels = load(image)
     if voxels.ndim != 3:
         raise QuarantinedError(f"has {voxels.ndim} dimensions, but a volume has 3")
-    masks = None if mask is None else planes(load_labels(mask, voxels.shape), axis)
-    return Volume(planes(voxels, axis)[..., None], masks)
+    if mask is None:
+        return Volume(planes(voxels, axis)[..., None])
+    labels = load_labels(mask, voxels.shape)
+    volume = float((labels > 0).sum() * np.prod(voxel_size(mask)))
+    return Volume(planes(voxels, axis)[..., None], planes(labels, axis), mask_volume=volume)
+
+
+def voxel_size(path: Path) -> tuple[float, ...]:
+    """Millimetres along each axis, as the header says."""
+    zooms: tuple[float, ...] = nibabel.load(path).header.get_zooms()[:3]  # type: ignore[attr-defined]
+    return zooms
 
 
 def load(path: Path) -> NDArray[np.float32]:
