@@ -1,10 +1,13 @@
 # The two commands a newcomer needs: `make demo` and `make test`. Both set everything up in .venv first.
 #   make demo                                  simulated fluoroscopy, offline
 #   make demo DATA=hippocampus                 real MRI, downloaded from its owners (FROM=folder takes a copy on disk)
+#   make demo DATA=lung FROM=folder            real lung ultrasound, out of a clone of its owners' repository
 SHELL := /bin/bash
 PYTHON ?= python3
 DATA ?= phantom
-FROM ?= $(if $(CINEFAB_SAMPLES),$(CINEFAB_SAMPLES)/hippocampus_mri)
+COPY_hippocampus := hippocampus_mri
+COPY_lung := lung_ultrasound
+FROM ?= $(if $(CINEFAB_SAMPLES),$(if $(COPY_$(DATA)),$(CINEFAB_SAMPLES)/$(COPY_$(DATA))))
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/.venv
@@ -14,7 +17,7 @@ export VIRTUAL_ENV := $(CURDIR)/.venv
 
 demo: setup
 	@cinefab profile $(DATA)
-	@if [ $(DATA) = hippocampus ] && [ ! -e data/raw/hippocampus ]; then cinefab data hippocampus $(if $(FROM),--from $(FROM)); fi
+	@if [ -n "$(COPY_$(DATA))" ] && [ ! -e data/raw/$(DATA) ]; then cinefab data $(DATA) $(if $(FROM),--from $(FROM)); fi
 	@cinefab run
 
 test: setup
