@@ -29,7 +29,8 @@ from models.trainer import TrainState
 from tasks.tables import PARTIAL, atomic_path, file_digest, make_folder, read_json, read_sealed, sync, write_sealed
 
 RECORD = "checkpoint.json"
-NETS = {"UNet2DModel": "diffusers", "AutoencoderKL": "diffusers", "Segmenter": "models.segmenters"}
+NETS = {"UNet2DModel": "diffusers", "AutoencoderKL": "diffusers", "Segmenter": "models.segmenters",
+        "Classifier": "models.classifiers"}
 """The classes a checkpoint may name, and where they are; nothing else is ever built from a file."""
 
 _CONFIG = "config.json"
