@@ -6,7 +6,7 @@ One transform a clip, the same for all its frames, so that motion stays motion. 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -45,6 +45,12 @@ class Ranges:
 
 
 DEFAULT = Ranges()
+STILL = Ranges(rotation=0, zoom=0, shear=0, shift=0, elastic=0, gamma=0, contrast=0, brightness=0, shading=0, noise=0)
+"""The identity, to say what one thing alone brings."""
+ELASTIC = replace(STILL, elastic=DEFAULT.elastic)
+"""Smooth deformation alone (Simard et al., ICDAR 2003), as strong as in the default."""
+BASIC = replace(STILL, rotation=DEFAULT.rotation, shift=DEFAULT.shift, contrast=DEFAULT.contrast, brightness=DEFAULT.brightness)
+"""What everyone does: rotation, shift, contrast and brightness, as strong as in the default."""
 
 
 def augment(frames: Tensor, masks: Tensor, rng: torch.Generator, ranges: Ranges = DEFAULT) -> tuple[Tensor, Tensor]:

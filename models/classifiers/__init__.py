@@ -18,14 +18,15 @@ class Classifier(ModelMixin, ConfigMixin):
     """One of them behind the shape all clips have; saved by `save_pretrained` like every other net.
 
     Args:
-        kind: a module of this package: c3d, r2plus1d, tsm, x3d or cnn_transformer.
+        kind: a module of this package: c3d, cnn_transformer, csn, i3d, r2plus1d, slowfast, timesformer, tsm, video_swin, vivit
+            or x3d. timesformer and vivit need the extra `transformers`, video_swin needs `swinunetr`.
         channels: C of the frames.
         classes: K.
-        frames: T; cnn_transformer has a position for each, the others take any number.
-        width: channels of the first level.
+        frames: T; cnn_transformer, timesformer and vivit have a position for each, the others take any number.
+        width: channels of the first level; of a head in timesformer and vivit, half of the first level's in video_swin.
 
     Raises:
-        ValueError: for another kind, or fewer than two classes.
+        ValueError: for another kind, fewer than two classes, or an extra that is not installed.
     """
 
     config_name = "config.json"

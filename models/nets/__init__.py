@@ -1,1 +1,1 @@
-"""Networks that no library has."""
+"""Networks that no library has, and a shell for those one has."""

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from models.augment import DEFAULT, Ranges, augment
+from models.augment import BASIC, DEFAULT, ELASTIC, STILL, Ranges, augment
 from models.clip import UNKNOWN
 from models.seeding import generator
 
-STILL = Ranges(**{field.name: 5 if field.name == "elastic_points" else 0.0 for field in fields(Ranges)})  # type: ignore[arg-type]
 MOVES = replace(DEFAULT, gamma=0, contrast=0, brightness=0, shading=0, noise=0)
 LIGHT = replace(STILL, gamma=0.3, contrast=0.3, brightness=0.1, shading=0.1, noise=0.05)
 
@@ -97,3 +96,12 @@ def test_same_rng_same_clips(seed: int) -> None:
     first, again = augment(frames, masks, generator(seed)), augment(frames, masks, generator(seed))
     assert torch.equal(first[0], again[0])
     assert not torch.equal(first[0], augment(frames, masks, generator(seed + 1))[0])
+
+
+@pytest.mark.parametrize(("ranges", "names"), [
+    (STILL, set()), (ELASTIC, {"elastic"}), (BASIC, {"rotation", "shift", "contrast", "brightness"})])
+def test_the_narrower_arms_do_what_they_are_named_after(ranges: Ranges, names: set[str]) -> None:
+    kept = asdict(ranges)
+    assert kept.pop("elastic_points") == DEFAULT.elastic_points
+    assert {name for name, extent in kept.items() if extent} == names
+    assert all(kept[name] == getattr(DEFAULT, name) for name in names)
