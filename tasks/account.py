@@ -18,7 +18,13 @@ from tasks.records import ClipRecord, Decision, QuarantineRecord
 from tasks.tables import read_json, read_table
 
 POOLED = "pooled"
-COLUMNS = ("dice", "hausdorff", "g2re", "r2ge", "sensitivity", "precision")
+NAMES = {
+    "dice": "Dice", "hausdorff": "Hausdorff, px", "g2re": "G2RE, px", "r2ge": "R2GE, px", "sensitivity": "Sensitivity",
+    "precision": "Precision", "balanced_accuracy": "Balanced accuracy", "accuracy": "Accuracy", "auroc": "Macro AUROC",
+    "f1": "Macro F1", "one_vs_rest_accuracy": "One-vs-rest accuracy",
+}
+"""The metrics that pages show, in their order; the first of them that a benchmark has is its primary one."""
+TESTS = {"dice": "Wilcoxon's signed-rank over patients", "balanced_accuracy": "McNemar's exact test over clips"}
 
 
 @dataclass(frozen=True)
@@ -88,16 +94,21 @@ class BenchmarkAccount:
     metrics: dict[str, dict[str, dict[str, dict[str, Any]]]]
     comparisons: list[dict[str, Any]]
 
-    def comparison(self, network: str, arm: str, metric: str = "dice") -> dict[str, Any] | None:
+    def comparison(self, network: str, arm: str, metric: str | None = None) -> dict[str, Any] | None:
         """The arm against the baseline, or None for the baseline itself."""
-        wanted = (network, arm, metric)
+        wanted = (network, arm, metric or self.primary)
         return next((one for one in self.comparisons if (one["network"], one["arm"], one["metric"]) == wanted), None)
 
     @property
     def shown(self) -> list[str]:
         """The metrics that the runs have, in the usual order."""
         measured = {metric for arms in self.metrics.values() for metrics in arms.values() for metric in metrics}
-        return [metric for metric in COLUMNS if metric in measured]
+        return [metric for metric in NAMES if metric in measured]
+
+    @property
+    def primary(self) -> str:
+        """The metric that arms are judged by."""
+        return self.shown[0]
 
 
 def read_sources(prepared: Path) -> SourceAccount:

@@ -10,15 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from models import plugin
-from tasks.benchmarks import Run
-from tasks.comparisons import POOLED, compare, summaries, verdict
+from tasks.benchmarks import Conclusion, Outcome, Run
+from tasks.comparisons import POOLED
 from tasks.fingerprint import fingerprint
-from tasks.metrics.segmentation import MEAN
 from tasks.params import BenchmarkParams
-from tasks.records import EvaluationRecord
 from tasks.store import ClipStore
 from tasks.tables import atomic_write, file_digest, read_sealed, read_table, write_json, write_sealed, write_table
 
@@ -45,7 +41,7 @@ def run_one(run: Run, benchmark: BenchmarkParams, prepared: Path, clips: Path, d
         out: the benchmark's folder.
 
     Returns:
-        The run's names, its numbers of clips and its mean Dice over test clips, None if the arm had nothing to train on.
+        The run's names, its numbers of clips and its headline, None if the arm had nothing to train on.
     """
     arm = benchmark.arms[run.arm]
     synthetic = clips / arm.synthetic if arm.synthetic is not None else None
@@ -62,12 +58,11 @@ def run_one(run: Run, benchmark: BenchmarkParams, prepared: Path, clips: Path, d
     record = _record(rows_path, record_path)
     if record is None or record["fingerprint"] != mark:
         record_path.unlink(missing_ok=True)
-        outcome = plugin.load("tasks.benchmarks", benchmark.kind).evaluate(run, benchmark, prepared, synthetic, judged)
+        module = plugin.load("tasks.benchmarks", benchmark.kind)
+        outcome: Outcome = module.evaluate(run, benchmark, prepared, synthetic, judged)
         rows_path.parent.mkdir(parents=True, exist_ok=True)
-        write_table(rows_path, outcome.rows, EvaluationRecord)
-        whole = [row.dice for row in outcome.rows if row.label == MEAN]
-        facts = {"arm": run.arm, "network": run.network, "seed": run.seed, "dice": float(np.mean(whole)) if whole else None,
-                 **outcome.facts}
+        write_table(rows_path, outcome.rows, module.ROW)
+        facts = {"arm": run.arm, "network": run.network, "seed": run.seed, **module.headline(outcome.rows), **outcome.facts}
         record = {"fingerprint": mark, "rows": file_digest(rows_path), "losses": outcome.losses, "facts": facts}
         write_sealed(record_path, record)
     return dict(record["facts"])
@@ -90,19 +85,19 @@ def summarise(benchmark: BenchmarkParams, out: Path) -> dict[str, Any]:
     if missing := [run for run, record in records.items() if record is None]:
         raise ValueError(f"{out}: {len(missing)} of {len(runs)} runs are missing, the first is {missing[0]}; run it again")
     _sweep(out, runs)
-    rows = [row for run in runs for row in read_table(_paths(out, run)[0], EvaluationRecord)]
+    module = plugin.load("tasks.benchmarks", benchmark.kind)
+    rows = [row for run in runs for row in read_table(_paths(out, run)[0], module.ROW)]
     if not any(row.arm == benchmark.baseline for row in rows):
         raise ValueError(f"benchmark.baseline: the chain kept no clip for {benchmark.baseline}, so nothing can be compared; "
                          "loosen a filter or set filtered: false for this arm")
-    metrics = summaries(rows, benchmark)
-    comparisons = compare(rows, metrics, benchmark)
-    write_table(out / "runs.parquet", rows, EvaluationRecord)
-    write_json(out / "metrics.json", metrics)
-    write_json(out / "comparisons.json", comparisons)
-    write_json(out / "verdict.json", verdict(metrics, comparisons, benchmark))
+    found: Conclusion = module.conclude(rows, benchmark)
+    write_table(out / "runs.parquet", rows, module.ROW)
+    write_json(out / "metrics.json", found.metrics)
+    write_json(out / "comparisons.json", found.comparisons)
+    write_json(out / "verdict.json", found.verdict)
     losses = {run: record["losses"] for run, record in records.items() if record is not None}
     atomic_write(out / "curves.csv", _curves(losses).encode())
-    return metrics
+    return found.metrics
 
 
 def _paths(out: Path, run: Run) -> tuple[Path, Path]:

@@ -23,6 +23,8 @@ from tasks.statistics import bootstrap_mean, holm, paired_difference
 
 POOLED = "pooled"
 PRIMARY = "dice"
+WORDS = {"dice": "Dice", "balanced_accuracy": "balanced accuracy"}
+"""Primary metrics, as sentences call them."""
 SIGNIFICANT = 0.05
 
 
@@ -48,10 +50,10 @@ def summaries(rows: Sequence[EvaluationRecord], benchmark: BenchmarkParams) -> d
     return metrics
 
 
-def learned(metrics: dict[str, Any], benchmark: BenchmarkParams) -> list[str]:
-    """The networks whose baseline arm reached a mean Dice of `benchmark.learned`."""
-    reached = {network: _baseline(metrics, network, benchmark) for network in benchmark.networks}
-    return [network for network, dice in reached.items() if dice is not None and dice >= benchmark.learned]
+def learned(metrics: dict[str, Any], benchmark: BenchmarkParams, primary: str = PRIMARY) -> list[str]:
+    """The networks whose baseline arm reached a mean of `benchmark.learned` in the primary metric."""
+    reached = {network: metrics[network][benchmark.baseline][primary]["mean"] for network in benchmark.networks}
+    return [network for network, value in reached.items() if value is not None and value >= benchmark.learned]
 
 
 def compare(rows: Sequence[EvaluationRecord], metrics: dict[str, Any], benchmark: BenchmarkParams) -> list[dict[str, Any]]:
@@ -83,24 +85,25 @@ def compare(rows: Sequence[EvaluationRecord], metrics: dict[str, Any], benchmark
     return found
 
 
-def verdict(metrics: dict[str, Any], comparisons: Sequence[dict[str, Any]], benchmark: BenchmarkParams) -> dict[str, Any]:
-    """Plain words: did synthetic clips help over the baseline? By the pooled Dice of the best arm that has them.
+def verdict(metrics: dict[str, Any], comparisons: Sequence[dict[str, Any]], benchmark: BenchmarkParams,
+            primary: str = PRIMARY) -> dict[str, Any]:
+    """Plain words: did synthetic clips help over the baseline? By the pooled primary metric of the best arm that has them.
 
-    Networks that have not learned the task are named, with the Dice of their baseline; without one that has, nothing is said.
+    Networks that have not learned the task are named, with their baseline's value; without one that has, nothing is said.
     So are arms for which the chain kept no clip.
     """
     compared = {one["arm"] for one in comparisons}
     wanted = [name for name, arm in benchmark.arms.items() if arm.synthetic is not None and name != benchmark.baseline]
     synthetic = [name for name in wanted if name in compared]
     emptied = ", ".join(name for name in wanted if name not in compared)
-    pooled = [one for one in comparisons if one["network"] == POOLED and one["metric"] == PRIMARY and one["arm"] in synthetic]
+    pooled = [one for one in comparisons if one["network"] == POOLED and one["metric"] == primary and one["arm"] in synthetic]
     if not synthetic:
         why = f"The chain kept no clip for {emptied}" if emptied else "No arm with synthetic clips was compared"
         return {"sentence": f"{why}, so nothing can be said about their use.", "helped": None}
-    trained = learned(metrics, benchmark)
-    idle = ", ".join(f"{network} ({_baseline(metrics, network, benchmark) or 0:.3f})"
+    trained, word = learned(metrics, benchmark, primary), WORDS[primary]
+    idle = ", ".join(f"{network} ({metrics[network][benchmark.baseline][primary]['mean'] or 0:.3f})"
                      for network in benchmark.networks if network not in trained)
-    below = f"below the Dice of {benchmark.learned:g} from which a network counts as having learned the task"
+    below = f"below the {word} of {benchmark.learned:g} from which a network counts as having learned the task"
     if not pooled:
         remedy = "nothing can be said about the use of synthetic clips; train the benchmark's networks for longer"
         return {"sentence": f"The baseline {benchmark.baseline} stayed {below}: {idle}; {remedy}.", "helped": None}
@@ -113,12 +116,12 @@ def verdict(metrics: dict[str, Any], comparisons: Sequence[dict[str, Any]], benc
     else:
         judgement = "Synthetic clips did not help significantly"
     counts = metrics["counts"]
-    base, own = (_pooled_mean(metrics, trained, arm) for arm in (benchmark.baseline, best["arm"]))
+    base, own = (_pooled_mean(metrics, trained, arm, primary) for arm in (benchmark.baseline, best["arm"]))
     agree = sum((value > 0) == (best["difference"] > 0) for value in best["seed_differences"])
     sentence = (
-        f"{judgement}: the best such arm, {best['arm']}, reached a mean Dice of {own:.3f} against {base:.3f} for the baseline "
-        f"{benchmark.baseline} (difference {best['difference']:+.3f}, 95 % CI {best['low']:+.3f} to {best['high']:+.3f}, "
-        f"Holm-corrected p {_p(best['p_holm'])}; same sign in {agree} of {counts['seeds']} seeds; "
+        f"{judgement}: the best such arm, {best['arm']}, reached a mean {word} of {own:.3f} against {base:.3f} for the "
+        f"baseline {benchmark.baseline} (difference {best['difference']:+.3f}, 95 % CI {best['low']:+.3f} to "
+        f"{best['high']:+.3f}, Holm-corrected p {_p(best['p_holm'])}; same sign in {agree} of {counts['seeds']} seeds; "
         f"{counts['patients']} held-out patients; {', '.join(trained)})."
     )
     if idle:
@@ -161,14 +164,8 @@ def _verdict(low: float, high: float, p_holm: float, metric: str) -> str:
     return "significant gain" if (low > 0) == (metric in OVERLAPS) else "significant loss"
 
 
-def _baseline(metrics: dict[str, Any], network: str, benchmark: BenchmarkParams) -> float | None:
-    """Mean Dice of a network's baseline arm; None if it is undefined."""
-    mean: float | None = metrics[network][benchmark.baseline][PRIMARY]["mean"]
-    return mean
-
-
-def _pooled_mean(metrics: dict[str, Any], networks: Sequence[str], arm: str) -> float:
-    means = [metrics[network][arm][PRIMARY]["mean"] for network in networks]
+def _pooled_mean(metrics: dict[str, Any], networks: Sequence[str], arm: str, primary: str) -> float:
+    means = [metrics[network][arm][primary]["mean"] for network in networks]
     return float(sum(means) / len(means))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from models import plugin
 from models.trainer import TrainParams
@@ -85,8 +85,23 @@ class NetworkParams(Section):
     train: TrainParams
 
 
+class ClassifierParams(Section):
+    """One downstream classification network and its training."""
+
+    kind: str = Field(description="a module of models.classifiers")
+    width: int = Field(16, gt=0, description="channels of its first level")
+    train: TrainParams
+
+    @field_validator("kind")
+    @classmethod
+    def _known(cls, kind: str) -> str:
+        plugin.load("models.classifiers", kind)
+        return kind
+
+
 class ArmParams(Section):
-    """What one arm trains on. Real clips are the annotated training clips; synthetic ones those a set's chain kept."""
+    """What one arm trains on. Real clips are the annotated (or, to be classified, the labelled) training clips; synthetic ones
+    those a set's chain kept."""
 
     real: bool = False
     geometric: bool = Field(False, description="affine and elastic deformation, intensity; no flips; real and synthetic alike")
@@ -94,6 +109,12 @@ class ArmParams(Section):
     schedule: Literal["mixed", "finetuned"] = Field("mixed", description="mixed batches, or synthetic first and then real")
     synthetic_share: float = Field(0.5, gt=0, lt=1, description="mixed: chance that a clip of a batch is synthetic")
     filtered: bool = Field(True, description="only the clips the chain kept")
+    # classification alone, from here on
+    augment: Literal["basic", "elastic", "rand"] | None = Field(None, description="in place of geometric")
+    mix: Literal["mixup", "cutmix", "videomix"] | None = Field(None, description="mix clips and their classes within a batch")
+    real_share: float = Field(1.0, gt=0, le=1, description="share of the real training patients whose clips are used")
+    rare: dict[str, float] = Field(default_factory=dict, description="class -> share of its real clips that is kept")
+    per_class: int | None = Field(None, gt=0, description="at most this many synthetic clips of each class")
 
     @model_validator(mode="after")
     def _trains_on_something(self) -> ArmParams:
@@ -101,21 +122,39 @@ class ArmParams(Section):
             raise ValueError("an arm needs real: true, a synthetic set, or both")
         if self.schedule == "finetuned" and not (self.real and self.synthetic):
             raise ValueError("schedule: finetuned needs both real: true and a synthetic set")
+        if self.geometric and self.augment:
+            raise ValueError(f"geometric: true and augment: {self.augment} exclude each other; give one")
         return self
 
 
 class BenchmarkParams(Section):
     """Which arms are compared, by which networks, over which seeds."""
 
-    kind: Literal["segmentation"] = "segmentation"
+    kind: Literal["segmentation", "classification"] = "segmentation"
     arms: dict[str, ArmParams]
     baseline: str = Field(description="the arm every other is tested against")
-    learned: float = Field(0.5, ge=0, le=1, description="the baseline's mean Dice from which a network counts in the verdict")
-    networks: dict[str, NetworkParams]
+    learned: float = Field(0.5, ge=0, le=1, description="Dice or balanced accuracy of the baseline from which a network counts")
+    networks: dict[str, NetworkParams | ClassifierParams]
     seeds: list[int] = Field(min_length=1)
     distance_on: Literal["skeleton", "mask"] = "mask"
     empty_distance: Literal["diagonal", "nan"] = "diagonal"
     bootstrap: int = Field(2000, gt=0)
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> BenchmarkParams:
+        """What a kind does not use is refused, not ignored."""
+        wanted, alone = (NetworkParams, CLASSIFICATION) if self.kind == "segmentation" else (ClassifierParams, SEGMENTATION)
+        if strange := [name for name, network in self.networks.items() if not isinstance(network, wanted)]:
+            raise ValueError(f"networks {', '.join(strange)} are not for kind: {self.kind}")
+        sections: list[tuple[str, Section]] = [("", self), *((f"arms.{name}.", arm) for name, arm in self.arms.items())]
+        if given := [prefix + key for prefix, section in sections for key in sorted(section.model_fields_set & alone)]:
+            raise ValueError(f"{', '.join(given)}: not for kind: {self.kind}; take it out")
+        return self
+
+
+SEGMENTATION = {"distance_on", "empty_distance"}
+CLASSIFICATION = {"augment", "mix", "real_share", "rare", "per_class"}
+"""Keys of the benchmark or of its arms that one kind alone uses."""
 
 
 class ReleaseParams(Section):

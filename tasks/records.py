@@ -166,6 +166,25 @@ class EvaluationRecord:
 
 
 @dataclass(frozen=True)
+class ClassificationRecord:
+    """One test clip's class probabilities in one run of the classification benchmark: `runs.parquet`.
+
+    Attributes:
+        truth: its label.
+        classes, probabilities: of every class, in the same order.
+    """
+
+    arm: str
+    network: str
+    seed: int
+    clip_id: str
+    patient: str
+    truth: str
+    classes: list[str]
+    probabilities: list[float]
+
+
+@dataclass(frozen=True)
 class ShardRecord:
     """What makes a shard exist: written last, by rename. Without it the shard's bytes mean nothing.
 

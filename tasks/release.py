@@ -17,7 +17,7 @@ import jinja2
 import numpy as np
 
 from models.clip import UNKNOWN
-from tasks.account import interval, p_value, read_benchmark, read_filters, read_sources
+from tasks.account import NAMES, interval, p_value, read_benchmark, read_filters, read_sources
 from tasks.fingerprint import fingerprint
 from tasks.params import DatasetParams, ReleaseParams
 from tasks.records import ClipRecord, Decision, ProvenanceRecord, accepted
@@ -195,6 +195,7 @@ def _card(facts: dict[str, Any], params: ReleaseParams, dataset: DatasetParams, 
     environment.filters |= {"cell": _cell, "interval": interval, "p": p_value}
     return environment.get_template("card.md").render(
         facts=facts,
+        names=NAMES,
         dataset=dataset,
         sources=read_sources(prepared),
         sampling=json.loads(kept[0].sampling),

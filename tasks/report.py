@@ -13,7 +13,9 @@ from markupsafe import Markup
 
 from tasks import gallery
 from tasks.account import (
+    NAMES,
     POOLED,
+    TESTS,
     BenchmarkAccount,
     FilterAccount,
     SourceAccount,
@@ -35,12 +37,8 @@ from tasks.records import ConditionRecord
 from tasks.store import ClipStore
 from tasks.tables import atomic_write, read_json, read_table
 
-NAMES = {
-    "dice": "Dice", "sensitivity": "Sensitivity", "precision": "Precision",
-    "hausdorff": "Hausdorff, px", "g2re": "G2RE, px", "r2ge": "R2GE, px",
-}
 Ablation = tuple[str, str, list[tuple[str, dict[str, Any], dict[str, Any] | None]]]
-"""An arm, what its set leaves out, and for each network its Dice and that of the same arm with the released set."""
+"""An arm, what its set leaves out, and for each network its primary metric and that of the same arm with the released set."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +90,7 @@ def report(params: Params, data: Path, out: Path) -> Path:
         training=_training(data),
         benchmark=outcome,
         names=NAMES,
+        tests=TESTS,
         colours=[f"rgb({red},{green},{blue})" for red, green, blue in PALETTE],
         arms={name: arm_in_words(params, name) for name in params.benchmark.arms},
         whiskers=_whiskers(params, outcome),
@@ -242,14 +241,18 @@ def _benchmark_curves(table: Path) -> list[tuple[str, Markup]]:
 
 
 def _whiskers(params: Params, outcome: BenchmarkAccount | None) -> dict[str, Markup]:
-    """By network: mean Dice of each arm with its interval."""
-    charts = {}
-    for network, arms in (outcome.metrics if outcome else {}).items():
-        cells = [(arm, metrics["dice"]) for arm, metrics in arms.items() if metrics.get("dice", {}).get("low") is not None]
+    """By network: primary metric of each arm with its interval."""
+    charts: dict[str, Markup] = {}
+    if outcome is None:
+        return charts
+    name = NAMES[outcome.primary]
+    for network, arms in outcome.metrics.items():
+        found = {arm: metrics.get(outcome.primary, {}) for arm, metrics in arms.items()}
+        cells = [(arm, one) for arm, one in found.items() if one.get("low") is not None]
         rows = [(arm, cell["mean"], cell["low"], cell["high"]) for arm, cell in cells]
         if rows:
-            alt = f"mean Dice and 95 % interval of each arm, {network}"
-            charts[network] = Markup(whiskers(rows, params.benchmark.baseline, "Dice (higher is better)", alt))
+            alt = f"mean {name} and 95 % interval of each arm, {network}"
+            charts[network] = Markup(whiskers(rows, params.benchmark.baseline, f"{name} (higher is better)", alt))
     return charts
 
 
@@ -261,7 +264,7 @@ def _ablations(params: Params, outcome: BenchmarkAccount | None) -> list[Ablatio
             continue
         twin = arm.model_copy(update={"synthetic": params.release.source})
         whole = next((other for other, one in params.benchmark.arms.items() if one == twin), None)
-        cells = [(network, arms[name]["dice"], arms.get(whole, {}).get("dice") if whole else None)
+        cells = [(network, arms[name][outcome.primary], arms.get(whole, {}).get(outcome.primary) if whole else None)
                  for network, arms in outcome.metrics.items() if name in arms]
         rows.append((name, differences(params, str(arm.synthetic)), cells))
     return rows

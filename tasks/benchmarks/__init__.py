@@ -1,13 +1,13 @@
-"""Downstream tasks that judge a synthetic set, one file each. A file offers `evaluate`, as `Benchmark` describes it."""
+"""Downstream tasks that judge a synthetic set, one file each. A file offers what `Benchmark` describes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from tasks.params import BenchmarkParams
-from tasks.records import EvaluationRecord
 
 
 @dataclass(frozen=True)
@@ -24,17 +24,36 @@ class Outcome:
     """What one run found.
 
     Attributes:
-        rows: one per test clip and label, in the order of the prepared store; none if the chain kept no clip for the arm.
+        rows: `ROW`s, one per test clip (and label), in the order of the prepared store; none if the chain kept no clip for
+            the arm.
         losses: training loss of every step.
         facts: what was trained on, as plain JSON values.
     """
 
-    rows: list[EvaluationRecord]
+    rows: list[Any]
     losses: list[float]
     facts: dict[str, int]
 
 
+@dataclass(frozen=True)
+class Conclusion:
+    """What all runs together say; each is a JSON file.
+
+    Attributes:
+        metrics: {network: {arm: {metric: {mean, low, high, seed_sd, patients}}}} and "counts".
+        comparisons: each arm against the baseline, by network and pooled.
+        verdict: one plain sentence and what it rests on.
+    """
+
+    metrics: dict[str, Any]
+    comparisons: list[dict[str, Any]]
+    verdict: dict[str, Any]
+
+
 class Benchmark(Protocol):
+    ROW: type
+    """The dataclass of a row."""
+
     def evaluate(self, run: Run, benchmark: BenchmarkParams, prepared: Path, synthetic: Path | None,
                  decisions: Path | None) -> Outcome:
         """Train on what the arm says, judge on the test split.
@@ -47,4 +66,12 @@ class Benchmark(Protocol):
         Raises:
             ValueError: if a patient of the test split is among those trained on or conditioned on.
         """
+        ...
+
+    def conclude(self, rows: Sequence[Any], benchmark: BenchmarkParams) -> Conclusion:
+        """Put the rows of all runs together."""
+        ...
+
+    def headline(self, rows: Sequence[Any]) -> dict[str, float | None]:
+        """The one number of a run, by its name; None without rows."""
         ...

@@ -45,20 +45,37 @@ def classification_metrics(probabilities: npt.ArrayLike, truth: npt.ArrayLike, c
     Raises:
         ValueError: for shapes that do not fit, labels out of range, or no clip.
     """
+    if np.size(truth) == 0:
+        raise ValueError("no clip to score")
+    unit = np.arange(np.size(truth)) if units is None else np.unique(np.asarray(units), return_inverse=True)[1]
+    counts = patient_resamples(unit, draws, seed)
+    return {name: estimate(values) for name, values in metric_values(probabilities, truth, classes, counts).items()}
+
+
+def patient_resamples(unit: npt.NDArray[np.int64], draws: int, seed: int) -> Values:
+    """(1 + draws, N) how often each clip counts: once each, then in bootstrap samples in which the clips of a unit go together.
+
+    Args:
+        unit: (N,) number of each clip's unit, from 0.
+    """
+    drawn = resamples(int(unit.max()) + 1, draws, np.random.default_rng(seed))[:, unit]
+    return np.concatenate([np.ones((1, len(unit))), drawn])
+
+
+def metric_values(probabilities: npt.ArrayLike, truth: npt.ArrayLike, classes: Sequence[str],
+                  counts: Values) -> dict[str, Values]:
+    """(D,) values of every metric for D weightings (D, N) of the clips; arguments as for `classification_metrics`."""
     given, labels = np.asarray(probabilities, np.float64), np.asarray(truth, np.int64)
     number = len(classes)
     if given.ndim != 2 or given.shape[1] != number or labels.shape != given.shape[:1] or not len(labels):
         raise ValueError(f"probabilities {given.shape} and truth {labels.shape} must be (N, {number}) and (N,), N >= 1")
     if labels.min() < 0 or labels.max() >= number:
         raise ValueError(f"truth has labels {labels.min()} to {labels.max()}, but there are {number} classes from 0")
-    unit = np.arange(len(labels)) if units is None else np.unique(np.asarray(units), return_inverse=True)[1]
-    drawn = resamples(int(unit.max()) + 1, draws, np.random.default_rng(seed))[:, unit]  # a unit's clips are drawn together
-    counts = np.concatenate([np.ones((1, len(labels))), drawn])
     cells = np.eye(number * number)[labels * number + given.argmax(1)]
     table = _from_confusion((counts @ cells).reshape(-1, number, number), classes)
     areas = np.stack([_auroc(given[:, one], labels == one, counts) for one in range(number)])
     table["auroc"] = _mean_of_defined(areas)
-    return {name: _estimate(values) for name, values in table.items()}
+    return table
 
 
 def mcnemar_exact(first: npt.ArrayLike, second: npt.ArrayLike, truth: npt.ArrayLike) -> float:
@@ -112,7 +129,8 @@ def _mean_of_defined(values: Values) -> Values:
     return np.divide(total, number, out=np.full(total.shape, np.nan), where=number > 0)
 
 
-def _estimate(values: Values) -> Estimate:
+def estimate(values: Values) -> Estimate:
+    """From the value on the whole set, first, and those of its bootstrap samples."""
     drawn = values[1:][~np.isnan(values[1:])]
     low, high = np.quantile(drawn, [0.025, 0.975]) if len(drawn) else (np.nan, np.nan)
     return Estimate(float(values[0]), float(low), float(high))
