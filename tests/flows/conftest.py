@@ -34,8 +34,8 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     process.communicate("")
 
 
-def checkout(folder: Path) -> Path:
-    """The working tree as it is now, with the tiny parameters, as a git and DVC repository."""
+def checkout(folder: Path, *profiles: str) -> Path:
+    """The working tree as it is now, with these profiles and then the tiny parameters, as a git and DVC repository."""
     folder.mkdir(parents=True)
     for name in (
         "flows",
@@ -54,7 +54,8 @@ def checkout(folder: Path) -> Path:
             shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__", "cache", "tmp"))
         else:
             shutil.copy(source, folder / name)
-    apply_profiles(folder / "params.yaml", [Path(__file__).parent / "tiny.yaml"])
+    tiny = Path(__file__).parent / ("tiny_ctrl.yaml" if profiles else "tiny.yaml")
+    apply_profiles(folder / "params.yaml", [*(ROOT / "profiles" / f"{name}.yaml" for name in profiles), tiny])
     subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
     return folder
 

@@ -1,0 +1,35 @@
+"""Ctrl-GenAug through the whole line, tiny: labels and texts arrive in the release, control numbers in the report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import zarr
+from conftest import checkout, command
+
+from tasks.verify import verify_tree
+
+
+def test_labelled_clips_go_through_the_line(tmp_path: Path, api: str) -> None:
+    folder = checkout(tmp_path / "checkout", "manoeuvres")
+    command(folder, api, "dvc", "repro")
+    release = folder / "data" / "release"
+    provenance = pq.read_table(release / "provenance.parquet").to_pylist()
+    assert zarr.open_group(release / "clips.zarr", mode="r")["frames"].shape[0] == len(provenance) > 0
+    assert {row["label"] for row in provenance} <= {"advance", "retract", "rotate", "idle"}
+    assert all("guidewire" in row["text"] for row in provenance)
+    bank = pq.read_table(folder / "data/conditions/conditions.parquet").to_pylist()
+    manifest = pq.read_table(folder / "data/prepared/manifest.parquet").to_pylist()
+    train = {row["clip_id"] for row in manifest if row["split"] == "train"}
+    assert all(set(row["clips"]) <= train for row in bank)
+    control = json.loads((folder / "data/control/ctrl_genaug/control.json").read_text())
+    assert set(control) == {"label", "text", "image", "motion"}
+    metrics = json.loads((folder / "data/benchmark/metrics.json").read_text())
+    assert "balanced_accuracy" in metrics["c3d"]["joint"]
+    page = (folder / "data/reports/report.html").read_text()
+    assert "Does it show what was asked?" in page and "Balanced accuracy" in page
+    assert verify_tree(folder / "data")[1] == []
+    clip = provenance[0]["clip_id"]
+    assert "the same pixels" in command(folder, api, "python", "-m", "flows", "resample", clip[:12], "--out", "clip.webp")
