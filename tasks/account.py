@@ -31,7 +31,8 @@ TESTS = {"dice": "Wilcoxon's signed-rank over patients", "balanced_accuracy": "M
 class SourceAccount:
     """The prepared data set in numbers. `clips`, `patients` and what is annotated of them are by split.
 
-    `sources` are the files (or simulated recordings) found, `used` those that gave a clip.
+    `sources` are the files (or simulated recordings) found, `used` those that gave a clip. `labels` has the clips of each
+    class by split; `tied` says that every patient shows one class only.
     """
 
     quarantined: list[QuarantineRecord]
@@ -41,6 +42,8 @@ class SourceAccount:
     annotated_patients: dict[str, int]
     sources: int
     used: int
+    labels: dict[str, dict[str, int]]
+    tied: bool
 
     @property
     def total(self) -> int:
@@ -125,7 +128,18 @@ def read_sources(prepared: Path) -> SourceAccount:
         annotated_patients={split: len({record.patient for record in found}) for split, found in marked.items()},
         sources=summary["sources"],
         used=summary["sources_used"],
+        labels={label: {split: sum(record.label == label for record in found) for split, found in by_split.items()}
+                for label in sorted({record.label for record in records if record.label})},
+        tied=_tied(records),
     )
+
+
+def _tied(records: Sequence[ClipRecord]) -> bool:
+    shown: dict[str, set[str]] = {}
+    for record in records:
+        if record.label:
+            shown.setdefault(record.patient, set()).add(record.label)
+    return bool(shown) and all(len(labels) == 1 for labels in shown.values())
 
 
 def read_filters(decisions: Sequence[Decision]) -> list[FilterAccount]:

@@ -16,28 +16,44 @@ STUDIES = sorted(path for path in (ROOT / "docs" / "results").glob("*") if path.
 
 
 def results_table(study: Path) -> str:
-    """Dice and Hausdorff distance of every arm, and its Dice difference to the baseline, per network."""
+    """Two metrics of every arm, and its difference in the first to the baseline, per network."""
     metrics = json.loads((study / "metrics.json").read_text())
     comparisons = json.loads((study / "comparisons.json").read_text())
     networks = [name for name in metrics if name != "counts"]
+    segmented = "dice" in next(iter(metrics[networks[0]].values()))
+    primary, second, word, other = (
+        ("dice", "hausdorff", "Dice", "Hausdorff, px") if segmented
+        else ("balanced_accuracy", "auroc", "Balanced accuracy", "Macro AUROC")
+    )
     lines = [
-        "| network | training data | Dice [95 % CI] | Hausdorff, px | Dice against the arm to beat | Holm p |",
+        f"| network | training data | {word} [95 % CI] | {other} | {word} against the arm to beat | Holm p |",
         "|---|---|---|---|---|---|",
     ]
     for network in networks:
         for arm, cells in metrics[network].items():
-            dice, distance = cells["dice"], cells["hausdorff"]
+            value, beside = cells[primary], cells[second]["mean"]
             tested = next(
-                (one for one in comparisons if (one["network"], one["arm"], one["metric"]) == (network, arm, "dice")), None
+                (one for one in comparisons if (one["network"], one["arm"], one["metric"]) == (network, arm, primary)), None
             )
             against = (
                 f"{tested['difference']:+.3f} [{tested['low']:+.3f}, {tested['high']:+.3f}]" if tested else "the arm to beat"
             )
             p = f"{tested['p_holm']:.2g}" if tested and tested["p_holm"] is not None else ""
             lines.append(
-                f"| {network} | {arm.replace('_', ' ')} | {dice['mean']:.3f} [{dice['low']:.3f}, {dice['high']:.3f}] "
-                f"| {distance['mean']:.1f} | {against} | {p} |"
+                f"| {network} | {arm.replace('_', ' ')} | {value['mean']:.3f} [{value['low']:.3f}, {value['high']:.3f}] "
+                f"| {f'{beside:.1f}' if segmented else f'{beside:.3f}'} | {against} | {p} |"
             )
+    return "\n".join(lines)
+
+
+def control_table(study: Path) -> str:
+    """Whether the sets of a run show what they were asked for: what each condition does alone, and all together."""
+    lines = ["| set | condition | value | chance | gain over chance [95 % CI] |", "|---|---|---|---|---|"]
+    for name, conditions in json.loads((study / "control.json").read_text()).items():
+        for condition, one in conditions.items():
+            if one["value"] is not None:
+                gain = f"{one['advantage']:+.3f} [{one['low']:+.3f}, {one['high']:+.3f}]"
+                lines.append(f"| {name} | {condition} | {one['value']:.3f} | {one['chance']:.3f} | {gain} |")
     return "\n".join(lines)
 
 
@@ -49,7 +65,8 @@ def results_page() -> str:
              intervals + " `python tests/test_docs.py` makes this page from the runs' own files.\n"]
     for study in STUDIES:
         counts = json.loads((study / "metrics.json").read_text())["counts"]
-        parts += [f"## {study.name}\n", sentence(study) + "\n", results_table(study) + "\n",
+        control = [control_table(study) + "\n"] if (study / "control.json").exists() else []
+        parts += [f"## {study.name}\n", sentence(study) + "\n", results_table(study) + "\n", *control,
                   f"{counts['patients']} test patients, {counts['clips']} test clips, {counts['seeds']} seeds. "
                   f"[The run's report]({study.name}/report.html), [its parameters]({study.name}/params.yaml).\n"]
     return "\n".join(parts)

@@ -32,7 +32,7 @@ def test_unknown_profile_names_the_known(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "names", [["phantom"], ["hippocampus"], ["hippocampus", "study"], ["phantom", "gpu"], ["hippocampus", "gpu"],
-              ["lung"], ["manoeuvres"], ["hippocampus_volume"]]
+              ["lung"], ["lung", "classification_study"], ["manoeuvres"], ["hippocampus_volume"]]
 )
 def test_every_shipped_profile_gives_valid_parameters(tmp_path: Path, names: list[str]) -> None:
     params = tmp_path / "params.yaml"
