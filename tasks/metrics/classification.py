@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -45,8 +46,7 @@ def classification_metrics(probabilities: npt.ArrayLike, truth: npt.ArrayLike, c
     Raises:
         ValueError: for shapes that do not fit, labels out of range, or no clip.
     """
-    if np.size(truth) == 0:
-        raise ValueError("no clip to score")
+    _check(np.asarray(probabilities), np.asarray(truth), len(classes))
     unit = np.arange(np.size(truth)) if units is None else np.unique(np.asarray(units), return_inverse=True)[1]
     counts = patient_resamples(unit, draws, seed)
     return {name: estimate(values) for name, values in metric_values(probabilities, truth, classes, counts).items()}
@@ -67,15 +67,19 @@ def metric_values(probabilities: npt.ArrayLike, truth: npt.ArrayLike, classes: S
     """(D,) values of every metric for D weightings (D, N) of the clips; arguments as for `classification_metrics`."""
     given, labels = np.asarray(probabilities, np.float64), np.asarray(truth, np.int64)
     number = len(classes)
-    if given.ndim != 2 or given.shape[1] != number or labels.shape != given.shape[:1] or not len(labels):
-        raise ValueError(f"probabilities {given.shape} and truth {labels.shape} must be (N, {number}) and (N,), N >= 1")
-    if labels.min() < 0 or labels.max() >= number:
-        raise ValueError(f"truth has labels {labels.min()} to {labels.max()}, but there are {number} classes from 0")
+    _check(given, labels, number)
     cells = np.eye(number * number)[labels * number + given.argmax(1)]
     table = _from_confusion((counts @ cells).reshape(-1, number, number), classes)
     areas = np.stack([_auroc(given[:, one], labels == one, counts) for one in range(number)])
     table["auroc"] = _mean_of_defined(areas)
     return table
+
+
+def _check(given: npt.NDArray[Any], labels: npt.NDArray[Any], number: int) -> None:
+    if given.ndim != 2 or given.shape[1] != number or labels.shape != given.shape[:1] or not len(labels):
+        raise ValueError(f"probabilities {given.shape} and truth {labels.shape} must be (N, {number}) and (N,), N >= 1")
+    if labels.min() < 0 or labels.max() >= number:
+        raise ValueError(f"truth has labels {labels.min()} to {labels.max()}, but there are {number} classes from 0")
 
 
 def mcnemar_exact(first: npt.ArrayLike, second: npt.ArrayLike, truth: npt.ArrayLike) -> float:
