@@ -12,7 +12,7 @@ from flows.artifacts import counts
 from flows.layout import Layout
 from flows.steps import score_shard
 from tasks.control import control as measure
-from tasks.curate import run_chain, shards_of
+from tasks.curate import clear_evidence, run_chain, shards_of
 from tasks.params import entry, load_params
 
 
@@ -30,6 +30,10 @@ def curate(params: Path, data: Layout, name: str) -> dict[str, Any]:
     for run in runs:
         run.result()
     summary = run_chain(clips, filters, data.critics, out)
+    parts = {tuple(arm.filters) for arm in tree.benchmark.arms.values() if arm.synthetic == name and arm.filters is not None}
+    for part in sorted(parts):
+        run_chain(clips, filters, data.critics, out, part)
+    clear_evidence(out)
     counts(f"curated-{name}", summary)
     return summary
 

@@ -185,6 +185,8 @@ def arm_in_words(params: Params, name: str) -> str:
     parts = ["real clips"] if arm.real else []
     if arm.synthetic is not None:
         kept = "kept by the filters" if arm.filtered else "unfiltered"
+        if arm.filters is not None:
+            kept = f"kept by {' and '.join(arm.filters) or 'no filter'}"
         differs = differences(params, arm.synthetic)
         parts.append(f"synthetic clips of “{arm.synthetic}” ({kept}{'; ' + differs if differs else ''})")
     joined = " and then ".join(reversed(parts)) if arm.schedule == "finetuned" else " and ".join(parts)

@@ -13,6 +13,7 @@ from typing import Any
 from models import plugin
 from tasks.benchmarks import Conclusion, Outcome, Run
 from tasks.comparisons import POOLED
+from tasks.curate import chain_folder
 from tasks.fingerprint import fingerprint
 from tasks.params import BenchmarkParams
 from tasks.store import ClipStore
@@ -45,7 +46,7 @@ def run_one(run: Run, benchmark: BenchmarkParams, prepared: Path, clips: Path, d
     """
     arm = benchmark.arms[run.arm]
     synthetic = clips / arm.synthetic if arm.synthetic is not None else None
-    judged = decisions / arm.synthetic if arm.synthetic is not None and arm.filtered else None
+    judged = chain_folder(decisions / arm.synthetic, arm.filters) if arm.synthetic is not None and arm.filtered else None
     mark = fingerprint(
         "benchmark", benchmark.kind, run.arm, run.network, run.seed, arm.model_dump(),
         benchmark.networks[run.network].model_dump(), benchmark.distance_on, benchmark.empty_distance,

@@ -6,7 +6,7 @@ import logging
 import math
 import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -51,11 +51,21 @@ def score_shard(clips: Path, shard: int, name: str, entry: Entry, critics: Path,
     atomic_write(file, save({"values": values.float().contiguous()}, {"fingerprint": mark}))
 
 
-def run_chain(clips: Path, filters: Mapping[str, Entry], critics: Path, out: Path) -> dict[str, Any]:
+def chain_folder(decisions: Path, only: Sequence[str] | None) -> Path:
+    """Where the decisions of a part of the chain lie, inside those of the whole; of the whole itself without `only`."""
+    return decisions if only is None else decisions / "parts" / ("-".join(only) or "none")
+
+
+def run_chain(clips: Path, filters: Mapping[str, Entry], critics: Path, out: Path,
+              only: Sequence[str] | None = None) -> dict[str, Any]:
     """Write scores.parquet, decisions.parquet and summary.json from the evidence; returns the summary.
 
-    A filter with `score_only` keeps every candidate and says what it would have dropped. The summary counts the clips
-    into and out of every filter and of each condition; a filter that takes the last clip of a condition is warned of.
+    A filter with `score_only` keeps every candidate and says what it would have dropped. The summary counts the clips into and
+    out of every filter, of each condition and of each class; a filter that takes the last clip of a condition or of a class, or
+    more than half of a class, is warned of.
+
+    Args:
+        only: names of the filters that decide, in the chain's order: an ablation, written to `chain_folder`. None: all.
 
     Raises:
         ValueError: if a shard has not been scored, or the plan is not of these clips.
@@ -65,11 +75,13 @@ def run_chain(clips: Path, filters: Mapping[str, Entry], critics: Path, out: Pat
     if tuple(record.clip_id for record in plan) != store.ids:
         raise ValueError(f"{clips}: plan.parquet does not list the clips of clips.zarr; sample the set again")
     group = {record.clip_id: record.condition_id for record in plan}
+    label = {record.clip_id: record.label for record in plan if record.label}
     alive = list(store.ids)
     scores: list[ScoreRecord] = []
     decisions: list[Decision] = []
     steps: dict[str, dict[str, Any]] = {}
-    for number, (name, entry) in enumerate(filters.items(), 1):
+    chosen = {name: entry for name, entry in filters.items() if only is None or name in only}
+    for number, (name, entry) in enumerate(chosen.items(), 1):
         made, would_drop = _decide(name, entry, store, tuple(group.values()), alive, critics, out)
         decisions += made
         scores += [ScoreRecord(one.clip_id, name, one.score) for one in made]
@@ -77,6 +89,8 @@ def run_chain(clips: Path, filters: Mapping[str, Entry], critics: Path, out: Pat
         emptied = sorted({group[clip] for clip in alive} - {group[clip] for clip in survivors})
         if emptied:
             logger.warning("filter %s leaves %d conditions without a clip: %s", name, len(emptied), ", ".join(emptied[:5]))
+        _warn_of_classes(name, Counter(label[clip] for clip in alive if clip in label),
+                         Counter(label[clip] for clip in survivors if clip in label))
         steps[name] = {"step": number, "kind": entry["kind"], "in": len(alive), "out": len(survivors), "would_drop": would_drop,
                        "threshold": made[0].threshold if made else "none", "conditions_emptied": emptied}
         alive = survivors
@@ -87,12 +101,26 @@ def run_chain(clips: Path, filters: Mapping[str, Entry], critics: Path, out: Pat
         "filters": steps,
         "conditions": {one: {"in": asked[one], "out": left[one]} for one in asked},
         "conditions_emptied": len(asked) - len(left),
+        "classes": {one: {"in": number, "out": sum(label.get(clip) == one for clip in alive)}
+                    for one, number in sorted(Counter(label.values()).items())},
     }
+    out = chain_folder(out, only)
     write_table(out / "scores.parquet", scores, ScoreRecord)
     write_table(out / "decisions.parquet", decisions, Decision)
     write_json(out / "summary.json", summary)
-    shutil.rmtree(out / EVIDENCE, ignore_errors=True)
     return summary
+
+
+def clear_evidence(out: Path) -> None:
+    """Remove what every chain has decided on."""
+    shutil.rmtree(out / EVIDENCE, ignore_errors=True)
+
+
+def _warn_of_classes(name: str, before: Counter[str], after: Counter[str]) -> None:
+    for one, number in sorted(before.items()):
+        if after[one] * 2 < number:
+            logger.warning("filter %s drops %d of %d clips of class %s%s", name, number - after[one], number, one,
+                           ", which is all of them" if not after[one] else "")
 
 
 def _decide(name: str, entry: Entry, store: ClipStore, groups: tuple[str, ...], alive: list[str], critics: Path,

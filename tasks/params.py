@@ -109,6 +109,7 @@ class ArmParams(Section):
     schedule: Literal["mixed", "finetuned"] = Field("mixed", description="mixed batches, or synthetic first and then real")
     synthetic_share: float = Field(0.5, gt=0, lt=1, description="mixed: chance that a clip of a batch is synthetic")
     filtered: bool = Field(True, description="only the clips the chain kept")
+    filters: list[str] | None = Field(None, description="only those that these filters of the chain keep: an ablation of it")
     # classification alone, from here on
     augment: Literal["basic", "elastic", "rand"] | None = Field(None, description="in place of geometric")
     mix: Literal["mixup", "cutmix", "videomix"] | None = Field(None, description="mix clips and their classes within a batch")
@@ -122,6 +123,8 @@ class ArmParams(Section):
             raise ValueError("an arm needs real: true, a synthetic set, or both")
         if self.schedule == "finetuned" and not (self.real and self.synthetic):
             raise ValueError("schedule: finetuned needs both real: true and a synthetic set")
+        if self.filters is not None and not (self.filtered and self.synthetic):
+            raise ValueError("filters: names the part of the chain that counts, so it needs a synthetic set and filtered: true")
         if self.geometric and self.augment:
             raise ValueError(f"geometric: true and augment: {self.augment} exclude each other; give one")
         return self
@@ -210,6 +213,10 @@ class Params(Section):
                 raise ValueError(
                     f"benchmark.arms.{name}.synthetic: {arm.synthetic!r} is not among samples: {', '.join(self.samples)}"
                 )
+        for name, arm in self.benchmark.arms.items():
+            if strange := set(arm.filters or ()) - set(self.filters):
+                raise ValueError(f"benchmark.arms.{name}.filters: {', '.join(sorted(strange))} is not among filters: "
+                                 f"{', '.join(self.filters)}")
         if self.release.source not in self.samples:
             raise ValueError(f"release.source: {self.release.source!r} is not among samples: {', '.join(self.samples)}")
         if self.benchmark.baseline not in self.benchmark.arms:

@@ -15,7 +15,7 @@ from models.clip import ClipBatch, Condition, MemoryClips, to_float
 from models.critics import segmenter, vae
 from models.trainer import TrainParams, TrainState
 from tasks.checkpoints import save_checkpoint
-from tasks.curate import run_chain, score_shard, shards_of
+from tasks.curate import chain_folder, clear_evidence, run_chain, score_shard, shards_of
 from tasks.params import Entry
 from tasks.records import Decision, PlanRecord, ScoreRecord, accepted
 from tasks.store import ArraySpec, ClipStore
@@ -83,7 +83,9 @@ class Set:
 
     def curate(self, filters: dict[str, Entry]) -> dict[str, Any]:
         self.score(filters)
-        return run_chain(self.clips, filters, self.critics, self.out)
+        summary = run_chain(self.clips, filters, self.critics, self.out)
+        clear_evidence(self.out)
+        return summary
 
     def decisions(self, name: str) -> dict[int, Decision]:
         """One filter's, by the clip's number."""
@@ -114,7 +116,7 @@ def made(folder: Path, critics: Path) -> Set:
         store.write_shard(shard, ids[rows], {"frames": frames[rows], "masks": masks[rows]})
     store.finish(CLIPS)
     names = {COPY: "condition1", MISPLACED_COPY: f"condition{MISPLACED}"}
-    plan = [PlanRecord(clip, None, "", names.get(row, f"condition{row}"), row, 0, row, row // 3)
+    plan = [PlanRecord(clip, "abb"[row % 3], "", names.get(row, f"condition{row}"), row, 0, row, row // 3)
             for row, clip in enumerate(ids)]
     write_table(folder / "set/plan.parquet", plan, PlanRecord)
     return Set(folder / "set", critics, folder / "decisions")
@@ -181,6 +183,31 @@ def test_conditions_are_counted_and_emptied_ones_are_told(synthetic: Set, caplog
     assert summary["conditions_emptied"] == 1
     assert summary["filters"]["agreement"]["conditions_emptied"] == ["condition2"]
     assert "filter agreement leaves 1 conditions without a clip: condition2" in caplog.text
+
+
+def test_classes_are_counted_and_a_class_that_goes_is_told(synthetic: Set, caplog: pytest.LogCaptureFixture) -> None:
+    plan = read_table(synthetic.clips / "plan.parquet", PlanRecord)
+    gone = [replace(one, label="rare" if row in (MISPLACED, MISPLACED_COPY) else "common") for row, one in enumerate(plan)]
+    write_table(synthetic.clips / "plan.parquet", gone, PlanRecord)
+    with caplog.at_level(logging.WARNING):
+        summary = synthetic.curate(FILTERS)
+    assert summary["classes"] == {"common": {"in": 5, "out": 4}, "rare": {"in": 2, "out": 0}}
+    assert "filter agreement drops 2 of 2 clips of class rare, which is all of them" in caplog.text
+    assert "of class common" not in caplog.text
+
+
+def test_parts_of_the_chain_decide_as_a_chain_of_their_own(synthetic: Set, tmp_path: Path) -> None:
+    synthetic.score(FILTERS)
+    run_chain(synthetic.clips, FILTERS, synthetic.critics, synthetic.out)
+    whole = (synthetic.out / "decisions.parquet").read_bytes()
+    parts: list[list[str]] = [[], ["similarity"], ["agreement", "similarity"]]
+    for part in parts:
+        run_chain(synthetic.clips, FILTERS, synthetic.critics, synthetic.out, part)
+        alone = made(tmp_path / "-".join(["alone", *part]), synthetic.critics)
+        alone.curate({name: FILTERS[name] for name in part})
+        found = read_table(chain_folder(synthetic.out, part) / "decisions.parquet", Decision)
+        assert found == read_table(alone.out / "decisions.parquet", Decision)
+    assert (synthetic.out / "decisions.parquet").read_bytes() == whole
 
 
 def test_finished_evidence_is_kept_and_broken_or_foreign_is_made_again(synthetic: Set) -> None:
