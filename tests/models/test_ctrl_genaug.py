@@ -118,6 +118,13 @@ def test_each_condition_changes_the_clip_and_none_is_needed(checkpoint: Checkpoi
     torch.testing.assert_close(without.frames, dropped.frames)  # what is not asked for does not leak
 
 
+def test_a_codec_s_vectors_are_another_motion_field(checkpoint: Checkpoint) -> None:
+    """The same weights, asked by the other field, make another clip."""
+    other = build(Params.model_validate({**checkpoint.params, "motion": "codec"}), checkpoint)
+    first, second = (made.sample(asked([0, 1]), [1, 2], Sampling(steps=2)).frames for made in (again(checkpoint), other))
+    assert not torch.allclose(first, second, atol=1e-4)
+
+
 def test_what_cannot_be_asked_is_refused(checkpoint: Checkpoint) -> None:
     made, good = again(checkpoint), asked([0])
     with pytest.raises(ValueError, match="class c, but the checkpoint knows a, b"):
