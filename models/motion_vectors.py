@@ -8,6 +8,7 @@ The vectors serve compression, not truth: they differ between builds of FFmpeg, 
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import av
 import numpy as np
@@ -48,7 +49,8 @@ def _vectors(clip: NDArray[np.uint8]) -> NDArray[np.float32]:
         stream = container.streams.video[0]
         stream.codec_context.options = {"flags2": "+export_mvs"}
         for number, frame in enumerate(container.decode(stream)):
-            found = next((data for data in frame.side_data if data.type.name == "MOTION_VECTORS"), None)
+            beside: Any = frame.side_data  # PyAV's stubs take it for a mapping of names
+            found = next((data for data in beside if data.type.name == "MOTION_VECTORS"), None)
             if found is None or not 0 < number < length:
                 continue
             table = found.to_ndarray()

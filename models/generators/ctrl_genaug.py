@@ -67,7 +67,7 @@ class Params(BaseModel):
     drop: DropParams = Field(default_factory=lambda: DropParams.model_validate({}))
     attention_over: Literal["S", "SK", "SKM"] = "SKM"
     gated: bool = Field(True, description="false: key frames replace self-attention at once, as in the paper")
-    motion: Literal["block_matching", "codec"] = Field("block_matching", description="codec: a video encoder's vectors, as there")
+    motion: Literal["block_matching", "codec"] = Field("block_matching", description="codec: a video encoder's")
     search: int = Field(3, gt=0, description="largest motion between frames that block matching finds, pixels along each axis")
 
 
