@@ -24,6 +24,7 @@ NAMES = {
     "f1": "Macro F1", "one_vs_rest_accuracy": "One-vs-rest accuracy",
 }
 """The metrics that pages show, in their order; the first of them that a benchmark has is its primary one."""
+TASKS = {"dice": "Segmentation", "balanced_accuracy": "Classification"}
 TESTS = {"dice": "Wilcoxon's signed-rank over patients", "balanced_accuracy": "McNemar's exact test over clips"}
 
 
@@ -113,6 +114,11 @@ class BenchmarkAccount:
         """The metric that arms are judged by."""
         return self.shown[0]
 
+    @property
+    def task(self) -> str:
+        """What the networks were asked to do."""
+        return TASKS[self.primary]
+
 
 def read_sources(prepared: Path) -> SourceAccount:
     records = read_table(prepared / "manifest.parquet", ClipRecord)
@@ -182,15 +188,20 @@ def p_value(p: float | None) -> str:
 def arm_in_words(params: Params, name: str) -> str:
     """What an arm trains on, and in what its synthetic set differs from the released one."""
     arm = params.benchmark.arms[name]
-    parts = ["real clips"] if arm.real else []
+    fewer = [f"{arm.real_share:.0%} of the patients"] if arm.real_share < 1 else []
+    fewer += [f"{share:.0%} of class {label}" for label, share in arm.rare.items()]
+    parts = [f"real clips{' (' + ', '.join(fewer) + ')' if fewer else ''}"] if arm.real else []
     if arm.synthetic is not None:
         kept = "kept by the filters" if arm.filtered else "unfiltered"
         if arm.filters is not None:
             kept = f"kept by {' and '.join(arm.filters) or 'no filter'}"
+        kept += f", at most {arm.per_class} of each class" if arm.per_class else ""
         differs = differences(params, arm.synthetic)
         parts.append(f"synthetic clips of “{arm.synthetic}” ({kept}{'; ' + differs if differs else ''})")
     joined = " and then ".join(reversed(parts)) if arm.schedule == "finetuned" else " and ".join(parts)
-    return joined + (", with geometric augmentation" if arm.geometric else "")
+    how = ["geometric augmentation"] if arm.geometric else [f"{arm.augment} augmentation"] if arm.augment else []
+    how += [arm.mix] if arm.mix else []
+    return joined + (f", with {' and '.join(how)}" if how else "") + ("" if arm.balanced else "; classes as often as they are")
 
 
 def differences(params: Params, name: str) -> str:

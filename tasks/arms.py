@@ -30,7 +30,7 @@ class NoStates:
 
 
 def refuse_leak(records: Sequence[ClipRecord], synthetic: Path | None) -> None:
-    """Nothing trained on may come from a test patient: not a training clip, nor the mask of any synthetic one.
+    """Nothing trained on may come from a test patient: not a training clip, nor the condition of any synthetic one.
 
     Args:
         synthetic: folder of a set; all its clips are checked, whether the chain kept them or not.
@@ -53,7 +53,7 @@ def refuse_leak(records: Sequence[ClipRecord], synthetic: Path | None) -> None:
             raise ValueError(f"leak: {what} share {names} ({len(shared)} in all); prepare and sample again from one split")
 
 
-def synthetic_clips(synthetic: Path, decisions: Path | None) -> ClipSource:
+def synthetic_clips(synthetic: Path, decisions: Path | None) -> Described:
     """The set's clips with the words they were asked by, in store order, without those any filter dropped when `decisions` is
     given; maybe none."""
     store = ClipStore.open(synthetic / "clips.zarr")
@@ -62,7 +62,7 @@ def synthetic_clips(synthetic: Path, decisions: Path | None) -> ClipSource:
 
 
 def phases(arm: ArmParams, real: ClipSource | None, fake: ClipSource | None,
-            train: TrainParams) -> list[tuple[str, Sources, TrainParams]]:
+           train: TrainParams) -> list[tuple[str, Sources, TrainParams]]:
     """(name, sources with their shares of a batch, training) of each phase; the steps of all add up to `train.steps`.
 
     Finetuned: the first half on synthetic clips, the rest on real ones, each with its own warm-up and decay.

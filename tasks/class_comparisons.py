@@ -24,6 +24,9 @@ from tasks.statistics import holm, resamples
 PRIMARY = "balanced_accuracy"
 TESTED = ("accuracy", "balanced_accuracy")
 """Metrics of calls, which McNemar's test speaks of."""
+ABOVE_CHANCE = 0.1
+"""By how much the baseline's balanced accuracy must exceed 1 / K, unless `learned` says from where a network counts. A network
+that gives every clip one class is at 1 / K exactly."""
 Values = npt.NDArray[np.float64]
 Cells = dict[tuple[str, str], dict[str, Values]]
 """(network, arm) -> metric -> (seeds, 1 + draws): the whole test set first, then its resamples."""
@@ -32,7 +35,11 @@ Cells = dict[tuple[str, str], dict[str, Values]]
 def conclude(rows: Sequence[ClassificationRecord], benchmark: BenchmarkParams) -> Conclusion:
     """Everything at once; see `tasks.benchmarks.Conclusion`. Arms without rows are left out, and the verdict names them."""
     table = _Table(rows)
-    values = {key: _values(table, *key, benchmark) for key in table.probabilities}
+    if benchmark.learned is None:
+        benchmark = benchmark.model_copy(update={"learned": round(1 / len(table.classes) + ABOVE_CHANCE, 3)})
+    # the same resamples for every arm and network, so that differences are paired
+    counts = patient_resamples(table.unit, benchmark.bootstrap, seed=0)
+    values = {key: _values(table, key, counts) for key in table.probabilities}
     metrics = _summaries(values, table, benchmark)
     trained = comparisons.learned(metrics, benchmark, PRIMARY)
     compared = _compare(values, table, trained, benchmark)
@@ -58,10 +65,8 @@ class _Table:
             cell[seeds.index(row.seed), place[row.clip_id]] = row.probabilities
 
 
-def _values(table: _Table, network: str, arm: str, benchmark: BenchmarkParams) -> dict[str, Values]:
-    """The same resamples for every arm and network, so that differences are paired."""
-    counts = patient_resamples(table.unit, benchmark.bootstrap, seed=0)
-    found = [metric_values(one, table.truth, table.classes, counts) for one in table.probabilities[network, arm]]
+def _values(table: _Table, key: tuple[str, str], counts: Values) -> dict[str, Values]:
+    found = [metric_values(one, table.truth, table.classes, counts) for one in table.probabilities[key]]
     return {name: np.stack([one[name] for one in found]) for name in found[0]}
 
 

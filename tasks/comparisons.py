@@ -26,6 +26,8 @@ PRIMARY = "dice"
 WORDS = {"dice": "Dice", "balanced_accuracy": "balanced accuracy"}
 """Primary metrics, as sentences call them."""
 SIGNIFICANT = 0.05
+LEARNED = 0.5
+"""Mean Dice of the baseline from which a network counts, if the parameters name none."""
 
 
 def summaries(rows: Sequence[EvaluationRecord], benchmark: BenchmarkParams) -> dict[str, Any]:
@@ -51,9 +53,9 @@ def summaries(rows: Sequence[EvaluationRecord], benchmark: BenchmarkParams) -> d
 
 
 def learned(metrics: dict[str, Any], benchmark: BenchmarkParams, primary: str = PRIMARY) -> list[str]:
-    """The networks whose baseline arm reached a mean of `benchmark.learned` in the primary metric."""
+    """The networks whose baseline arm reached `benchmark.learned`, as a mean in the primary metric."""
     reached = {network: metrics[network][benchmark.baseline][primary]["mean"] for network in benchmark.networks}
-    return [network for network, value in reached.items() if value is not None and value >= benchmark.learned]
+    return [network for network, value in reached.items() if value is not None and value >= _threshold(benchmark)]
 
 
 def compare(rows: Sequence[EvaluationRecord], metrics: dict[str, Any], benchmark: BenchmarkParams) -> list[dict[str, Any]]:
@@ -103,7 +105,7 @@ def verdict(metrics: dict[str, Any], comparisons: Sequence[dict[str, Any]], benc
     trained, word = learned(metrics, benchmark, primary), WORDS[primary]
     idle = ", ".join(f"{network} ({metrics[network][benchmark.baseline][primary]['mean'] or 0:.3f})"
                      for network in benchmark.networks if network not in trained)
-    below = f"below the {word} of {benchmark.learned:g} from which a network counts as having learned the task"
+    below = f"below the {word} of {_threshold(benchmark):g} from which a network counts as having learned the task"
     if not pooled:
         remedy = "nothing can be said about the use of synthetic clips; train the benchmark's networks for longer"
         return {"sentence": f"The baseline {benchmark.baseline} stayed {below}: {idle}; {remedy}.", "helped": None}
@@ -162,6 +164,10 @@ def _verdict(low: float, high: float, p_holm: float, metric: str) -> str:
     if p_holm >= SIGNIFICANT or low <= 0 <= high:
         return "no significant difference"
     return "significant gain" if (low > 0) == (metric in OVERLAPS) else "significant loss"
+
+
+def _threshold(benchmark: BenchmarkParams) -> float:
+    return LEARNED if benchmark.learned is None else benchmark.learned
 
 
 def _pooled_mean(metrics: dict[str, Any], networks: Sequence[str], arm: str, primary: str) -> float:

@@ -39,6 +39,11 @@ class Described:
     def __len__(self) -> int:
         return len(self._clips)
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The class of every clip, "" where there is none; no pixel is read."""
+        return tuple(self._said[clip][0] for clip in self.ids)
+
     def read(self, rows: Sequence[int]) -> ClipBatch:
         batch = self._clips.read(rows)
         labels, texts = zip(*(self._said[clip] for clip in batch.ids), strict=True) if len(batch) else ((), ())

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
 from models import plugin
 from models.trainer import TrainParams
@@ -76,10 +76,13 @@ class ControlParams(Section):
     search: int = Field(3, gt=0, description="largest motion between frames that is looked for, pixels along each axis")
 
 
+SegmenterKind = Literal["vnet", "dynunet", "swinunetr"]
+
+
 class NetworkParams(Section):
     """One downstream segmentation network and its training."""
 
-    kind: Literal["vnet", "dynunet", "swinunetr"]
+    kind: SegmenterKind
     dims: Literal[2, 3]
     filters: list[int] = Field(default_factory=lambda: [16, 32, 64], description="DynUNet's channels by level")
     train: TrainParams
@@ -99,6 +102,18 @@ class ClassifierParams(Section):
         return kind
 
 
+def _family(network: Any) -> str:
+    """Which of the two an entry of `networks` is, so that a mistake in it is told by one schema, not by both."""
+    if isinstance(network, dict):
+        return "segmenter" if network.get("kind") in get_args(SegmenterKind) or "dims" in network else "classifier"
+    return "segmenter" if isinstance(network, NetworkParams) else "classifier"
+
+
+Network = Annotated[
+    Annotated[NetworkParams, Tag("segmenter")] | Annotated[ClassifierParams, Tag("classifier")], Discriminator(_family)
+]
+
+
 class ArmParams(Section):
     """What one arm trains on. Real clips are the annotated (or, to be classified, the labelled) training clips; synthetic ones
     those a set's chain kept."""
@@ -114,8 +129,11 @@ class ArmParams(Section):
     augment: Literal["basic", "elastic", "rand"] | None = Field(None, description="in place of geometric")
     mix: Literal["mixup", "cutmix", "videomix"] | None = Field(None, description="mix clips and their classes within a batch")
     real_share: float = Field(1.0, gt=0, le=1, description="share of the real training patients whose clips are used")
-    rare: dict[str, float] = Field(default_factory=dict, description="class -> share of its real clips that is kept")
+    rare: dict[str, Annotated[float, Field(gt=0, le=1)]] = Field(
+        default_factory=dict, description="class -> share of its real clips that is kept"
+    )
     per_class: int | None = Field(None, gt=0, description="at most this many synthetic clips of each class")
+    balanced: bool = Field(True, description="draw every class equally often, real and synthetic alike")
 
     @model_validator(mode="after")
     def _trains_on_something(self) -> ArmParams:
@@ -127,6 +145,10 @@ class ArmParams(Section):
             raise ValueError("filters: names the part of the chain that counts, so it needs a synthetic set and filtered: true")
         if self.geometric and self.augment:
             raise ValueError(f"geometric: true and augment: {self.augment} exclude each other; give one")
+        if not self.real and (self.real_share < 1 or self.rare):
+            raise ValueError("real_share and rare choose among real clips, so they need real: true")
+        if self.synthetic is None and self.per_class is not None:
+            raise ValueError("per_class: limits synthetic clips, so it needs a synthetic set")
         return self
 
 
@@ -136,8 +158,11 @@ class BenchmarkParams(Section):
     kind: Literal["segmentation", "classification"] = "segmentation"
     arms: dict[str, ArmParams]
     baseline: str = Field(description="the arm every other is tested against")
-    learned: float = Field(0.5, ge=0, le=1, description="Dice or balanced accuracy of the baseline from which a network counts")
-    networks: dict[str, NetworkParams | ClassifierParams]
+    learned: float | None = Field(
+        None, ge=0, le=1, description="the baseline's Dice (None: 0.5) or balanced accuracy (None: chance + 0.1) from which a "
+        "network counts in the verdict"
+    )
+    networks: dict[str, Network]
     seeds: list[int] = Field(min_length=1)
     distance_on: Literal["skeleton", "mask"] = "mask"
     empty_distance: Literal["diagonal", "nan"] = "diagonal"
@@ -156,7 +181,7 @@ class BenchmarkParams(Section):
 
 
 SEGMENTATION = {"distance_on", "empty_distance"}
-CLASSIFICATION = {"augment", "mix", "real_share", "rare", "per_class"}
+CLASSIFICATION = {"augment", "mix", "real_share", "rare", "per_class", "balanced"}
 """Keys of the benchmark or of its arms that one kind alone uses."""
 
 

@@ -2,8 +2,9 @@
 
 The three paradigms of Ctrl-GenAug are arms: baseline (real clips alone), real-finetune (`schedule: finetuned`) and joint-train
 (`mixed`; half of every batch is synthetic, which is the paper's oversampling of real clips to the synthetic number). Every arm
-gets the same number of steps of the same batch from the same initial weights, and draws classes equally often: without that a
-rare class is hardly seen by the real arms, and synthetic clips would gain by their even classes alone.
+gets the same number of steps of the same batch from the same initial weights, and draws classes equally often unless it says
+`balanced: false`: otherwise a rare class is hardly seen by the real arms, and synthetic clips would gain by their even classes
+alone, which costs no generator.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch.nn import functional
 from models import mixing
 from models.augment import BASIC, ELASTIC, augment
 from models.classifiers import Classifier, classify
-from models.clip import ClipBatch, ClipSource
+from models.clip import ClipBatch
 from models.rand_augment import rand_augment
 from models.seeding import derive_seed
 from models.trainer import Loss, fit
@@ -37,6 +38,8 @@ from tasks.tables import read_table
 ROW = ClassificationRecord
 EVALUATED_TOGETHER = 32
 """Test clips in memory at a time."""
+PLACES = 2**16
+"""Places of a turn: so many that clips are drawn evenly however many share them; few enough for the 24 bits of a draw."""
 Mix = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
 MIXES: dict[str, Mix] = {"mixup": mixing.mixup, "cutmix": mixing.cutmix, "videomix": mixing.videomix}
 
@@ -66,13 +69,13 @@ def evaluate(run: Run, benchmark: BenchmarkParams, prepared: Path, synthetic: Pa
     test = [row for row, record in enumerate(records) if record.split == "test" and record.label]
     classes = _classes(records, arm)
     train = real_rows(records, arm, run.seed)
-    real = _Balanced(Described(store.subset(train), records), classes) if arm.real else None
+    real = _Turns(Described(store.subset(train), records), classes, balanced=arm.balanced) if arm.real else None
     fake = None
     if synthetic is not None:
         made = synthetic_clips(synthetic, decisions)
         if len(made) == 0:
             return Outcome([], [], {"real_clips": len(train) if arm.real else 0, "synthetic_clips": 0, "test_clips": len(test)})
-        fake = _Balanced(made, classes, arm.per_class)
+        fake = _Turns(made, classes, arm.per_class, balanced=arm.balanced)
     frames, _, _, channels = store.arrays["frames"].shape
 
     # The arm is not among the parts: all arms of a seed start from the same weights.
@@ -108,17 +111,12 @@ def _classes(records: Sequence[ClipRecord], arm: ArmParams) -> list[str]:
 def real_rows(records: Sequence[ClipRecord], arm: ArmParams, seed: int) -> list[int]:
     """Labelled training clips that the arm uses, in store order.
 
-    `real_share` keeps whole patients, of each class its share; `rare` then keeps a share of a class's clips. Both draws depend
-    on the seed, not on the arm, so that arms of one share see the same clips.
+    `real_share` keeps whole patients (`_patients`); `rare` then keeps a share of a class's clips, one at least. Both draws
+    depend on the seed, not on the arm: arms of one share see the same clips, and a smaller share is part of a larger one.
     """
     rows = [row for row, record in enumerate(records) if record.split == "train" and record.label]
-    rng = np.random.default_rng(derive_seed(seed, "real share"))
-    patients: dict[str, set[str]] = defaultdict(set)
-    for row in rows:
-        patients[str(records[row].label)].add(records[row].patient)
-    kept = {label: set(rng.permutation(sorted(own))[: max(1, round(arm.real_share * len(own)))].tolist())
-            for label, own in sorted(patients.items())}
-    rows = [row for row in rows if records[row].patient in kept[str(records[row].label)]]
+    kept = _patients([records[row] for row in rows], arm.real_share, seed)
+    rows = [row for row in rows if records[row].patient in kept]
     for label, share in sorted(arm.rare.items()):
         own = [row for row in rows if records[row].label == label]
         order = np.random.default_rng(derive_seed(seed, "rare", label)).permutation(own)
@@ -127,32 +125,51 @@ def real_rows(records: Sequence[ClipRecord], arm: ArmParams, seed: int) -> list[
     return rows
 
 
-class _Balanced:
+def _patients(records: Sequence[ClipRecord], share: float, seed: int) -> set[str]:
+    """That share of the patients, drawn evenly from those who show the same classes, and at least one for every class."""
+    shown: dict[str, set[str]] = defaultdict(set)
+    for record in records:
+        shown[record.patient].add(str(record.label))
+    alike: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for patient, labels in sorted(shown.items()):
+        alike[tuple(sorted(labels))].append(patient)
+    rng = np.random.default_rng(derive_seed(seed, "real share"))
+    place: dict[str, float] = {}
+    for _, group in sorted(alike.items()):
+        place |= zip(group, (rng.permutation(len(group)) + rng.random(len(group))) / len(group), strict=True)
+    order = sorted(place, key=place.__getitem__)
+    kept = order[: round(share * len(order))]
+    for label in sorted(set().union(*shown.values())):
+        if not any(label in shown[patient] for patient in kept):
+            kept.append(next(patient for patient in order if label in shown[patient]))
+    return set(kept)
+
+
+class _Turns:
     """A ClipSource in which every place of `read` is a class's turn: places are spread over classes, then over their clips.
 
-    `tasks.arms.draw` draws places evenly, and so classes evenly. A class that has no clip is left out.
+    `tasks.arms.draw` draws places evenly, and so classes evenly; not `balanced`, all clips share one turn. A class that has no
+    clip is left out. `per_class` takes the first clips of each, so that a smaller dose is part of a larger one.
     """
 
-    def __init__(self, clips: ClipSource, classes: Sequence[str], per_class: int | None = None) -> None:
+    def __init__(self, clips: Described, classes: Sequence[str], per_class: int | None = None, *, balanced: bool) -> None:
         rows: dict[str, list[int]] = defaultdict(list)
-        for start in range(0, len(clips), EVALUATED_TOGETHER):
-            part = range(start, min(start + EVALUATED_TOGETHER, len(clips)))
-            for row, label in zip(part, clips.read(part).condition.labels, strict=True):
-                rows[label].append(row)
+        for row, label in enumerate(clips.labels):
+            rows[label].append(row)
         if strange := set(rows) - set(classes):
             raise ValueError(f"synthetic clips of class {', '.join(sorted(map(repr, strange)))}, but the training split has "
                              f"{', '.join(classes)}; sample from a bank of labelled clips (conditions.kind: clips)")
-        self._rows = [own[:per_class] for label in classes if (own := rows.get(label))]
-        self._clips, self._longest = clips, max(map(len, self._rows))
-        self.ids = tuple(clips.ids[row] for own in self._rows for row in own)
+        taken = [own[:per_class] for label in classes if (own := rows.get(label))]
+        self._clips, self._turns = clips, taken if balanced else [[row for own in taken for row in own]]
+        self.ids = tuple(clips.ids[row] for own in taken for row in own)
 
     def __len__(self) -> int:
-        """Places, not clips: as many for every class as the largest has."""
-        return self._longest * len(self._rows)
+        """Places, not clips."""
+        return PLACES * len(self._turns)
 
     def read(self, rows: Sequence[int]) -> ClipBatch:
-        turns = [divmod(row, self._longest) for row in rows]
-        return self._clips.read([self._rows[turn][place % len(self._rows[turn])] for turn, place in turns])
+        turns = [(self._turns[turn], place) for turn, place in (divmod(row, PLACES) for row in rows)]
+        return self._clips.read([own[place * len(own) // PLACES] for own, place in turns])
 
 
 def _loss(sources: Sources, arm: ArmParams, classes: Sequence[str], batch: int) -> Loss:

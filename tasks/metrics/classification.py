@@ -116,9 +116,9 @@ def _from_confusion(confusion: Values, classes: Sequence[str]) -> dict[str, Valu
 
 def _auroc(score: Values, positive: npt.NDArray[np.bool_], counts: Values) -> Values:
     """(D,) area under the ROC curve of D weightings (D, N): the share of pairs in the right order, ties by half."""
-    values, group = np.unique(score, return_inverse=True)
-    where = np.eye(len(values))[group]
-    up, down = counts @ (where * positive[:, None]), counts @ (where * ~positive[:, None])  # (D, distinct values)
+    order = np.argsort(score, kind="stable")
+    starts = np.flatnonzero(np.diff(score[order], prepend=-np.inf))  # of each run of equal scores
+    up, down = (np.add.reduceat(counts[:, order] * one[order], starts, axis=1) for one in (positive, ~positive))
     below = down.cumsum(1) - down
     with np.errstate(invalid="ignore", divide="ignore"):
         area: Values = (up * (below + down / 2)).sum(1) / (up.sum(1) * down.sum(1))

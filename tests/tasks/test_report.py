@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import re
 import shutil
 from html.parser import HTMLParser
@@ -14,12 +15,14 @@ import pytest
 import tiny_line
 from PIL import Image
 
+from models.trainer import TrainParams
 from tasks.charts import curves, histogram, smooth, whiskers
-from tasks.params import Params
-from tasks.records import Decision
+from tasks.class_comparisons import conclude
+from tasks.params import ArmParams, BenchmarkParams, ClassifierParams, Params
+from tasks.records import ClassificationRecord, Decision
 from tasks.release import release
 from tasks.report import report
-from tasks.tables import read_json, read_table, write_table
+from tasks.tables import read_json, read_table, write_json, write_table
 
 VOID = {"meta", "img", "source", "br", "link", "input", "hr"}
 SECTIONS = ("asked", "line", "clips", "filters", "training", "benchmark", "limits", "provenance")
@@ -127,6 +130,39 @@ def test_the_verdict_and_the_table_are_those_of_the_benchmark(made: tuple[Path, 
             assert f"{one['difference']:+.3f} [{one['low']:+.3f}, {one['high']:+.3f}]" in page.text
     assert "mixed_no_consistency order chronological instead of bisection vnet" in page.text
     assert page.text.index("geometric n/a n/a baseline") < page.text.index("significant loss")
+
+
+def test_a_classification_run_is_told_by_its_own_metrics(line: tuple[Path, Params]) -> None:
+    """On the page and on the card: balanced accuracy, McNemar, what each arm trained on; Dice and its test nowhere."""
+    data, tree = line
+    network = ClassifierParams(kind="c3d", train=TrainParams(steps=10, batch_size=2))
+    arms = {"real": ArmParams(real=True), "joint": ArmParams(real=True, synthetic="sfvd", per_class=3, balanced=False),
+            "few": ArmParams(real=True, real_share=0.25, rare={"idle": 0.5}, augment="rand", mix="cutmix")}
+    benchmark = BenchmarkParams(kind="classification", arms=arms, baseline="real", networks={"c3d": network}, seeds=[0, 1],
+                                bootstrap=100)
+    rng = np.random.default_rng(0)
+    rows = []
+    for arm, seed, clip in itertools.product(arms, (0, 1), range(40)):
+        chance = float(np.clip(0.5 + (0.3 if arm == "joint" else 0.1) * (1 - 2 * (clip % 2)) + rng.normal(0, 0.2), 0, 1))
+        rows.append(ClassificationRecord(arm, "c3d", seed, f"clip{clip}", f"test{clip // 4}", ["idle", "move"][clip % 2],
+                                         ["idle", "move"], [chance, 1 - chance]))
+    found = conclude(rows, benchmark)
+    for name in ("metrics", "comparisons", "verdict"):
+        write_json(data / "benchmark" / f"{name}.json", getattr(found, name))
+    tree = tree.model_copy(update={"benchmark": benchmark})
+    page = Page(report(tree, data, data / "reports").read_text())
+    folders = (data / name for name in ("prepared", "clips", "decisions", "benchmark", "release"))
+    release(tree.release, tree.dataset, *folders)
+    card = (data / "release" / "README.md").read_text()
+    for text in (page.text, card):
+        assert found.verdict["sentence"] in text and "Classification of" in text and "Balanced accuracy" in text
+        assert not any(word in text for word in ("Dice", "Hausdorff", "Segmentation of", "Wilcoxon"))
+        for cell in (arm["balanced_accuracy"] for arm in found.metrics["c3d"].values()):
+            assert f"{cell['mean']:.3f} [{cell['low']:.3f}, {cell['high']:.3f}]" in text
+    assert "Macro AUROC" in page.text and "p is McNemar's exact test over clips" in page.text
+    assert "image diagonal" not in page.text
+    assert "at most 3 of each class); classes as often as they are" in page.text
+    assert "real clips (25% of the patients, 50% of class idle), with rand augmentation and cutmix" in page.text
 
 
 def test_dropped_clips_come_with_their_reason(made: tuple[Path, Params], page: Page) -> None:
