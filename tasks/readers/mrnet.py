@@ -4,8 +4,8 @@
 `train-abnormal.csv`, `train-acl.csv`, `train-meniscus.csv` and `valid-...`, without header, lines like `0000,1`. Bien et al.,
 PLoS Medicine 2018; https://stanfordmlgroup.github.io/competitions/mrnet/
 
-An exam counts as a patient, since the owners do not say which of their exams are of one person; they dealt persons to train
-and valid whole, so `parts: [train]` and `parts: [valid]` never share one. Ctrl-GenAug takes `task: acl`, `plane: sagittal`.
+An exam counts as a patient, since the owners do not say which of their exams are of one person: a few persons may be in two
+splits. Ctrl-GenAug takes `task: acl`, `plane: sagittal`.
 """
 
 from __future__ import annotations
