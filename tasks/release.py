@@ -35,7 +35,8 @@ class ReleasedClip:
     """One clip of a release: row i of `manifest.parquet` is clip i of the store.
 
     Attributes:
-        patients: the real patients whose masks went into its condition.
+        patients: the real patients whose clips went into its condition.
+        label, text: what it was asked to be; None and "" if nothing was said.
         classes: names of the classes that its masks show, in order.
         digest: hash of its frames and masks, as in `provenance.parquet`.
     """
@@ -44,6 +45,8 @@ class ReleasedClip:
     condition_id: str
     patients: list[str]
     generator: str
+    label: str | None
+    text: str
     classes: list[str]
     frames: int
     height: int
@@ -154,6 +157,8 @@ def _manifest(kept: list[ProvenanceRecord], shown: list[list[int]], dataset: Dat
             condition_id=record.condition_id,
             patients=record.patients,
             generator=record.generator,
+            label=record.label,
+            text=record.text,
             classes=[dataset.classes[label - 1] for label in labels],
             frames=frames,
             height=height,
@@ -180,6 +185,7 @@ def _facts(params: ReleaseParams, dataset: DatasetParams, source: ClipStore, pro
             "clips": len(manifest),
             "conditions": len({clip.condition_id for clip in manifest}),
             "patients": len({patient for clip in manifest for patient in clip.patients}),
+            "clips_by_label": dict(sorted(Counter(clip.label for clip in manifest if clip.label).items())),
             "clips_by_class": {name: sum(name in clip.classes for clip in manifest) for name in dataset.classes},
         },
         "checkpoints": {record.generator: record.checkpoint_digest for record in provenance},
