@@ -57,6 +57,28 @@ def control_table(study: Path) -> str:
     return "\n".join(lines)
 
 
+def control_summary(study: Path) -> str:
+    """What each condition does: asked for alone, and among all four."""
+    found = json.loads((study / "control.json").read_text())
+    lines = ["| condition | measured | alone | all four | chance |", "|---|---|---|---|---|"]
+    for what in ("label", "text", "image", "motion"):
+        alone, whole = found[f"only_{what}"][what], found["ctrl_genaug"][what]
+        lines.append(f"| {what} | {whole['what']} | {alone['value']:.2f} [gain {alone['low']:+.2f} to {alone['high']:+.2f}] "
+                     f"| {whole['value']:.2f} [gain {whole['low']:+.2f} to {whole['high']:+.2f}] | {whole['chance']:.2f} |")
+    return "\n".join(lines)
+
+
+def planted_table(study: Path) -> str:
+    """Of held-out patients' clips: what each filter drops of good and of planted ones."""
+    found = json.loads((study / "planted.json").read_text())["good clips of"]["test"]
+    kinds = list(next(iter(found.values())))
+    lines = ["| dropped by | " + " | ".join(kind.replace("_", " ") for kind in kinds) + " |", "|---" * (len(kinds) + 1) + "|"]
+    for name, row in found.items():
+        cells = [f"{row[kind]['dropped']} of {row[kind]['of']}" for kind in kinds]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def results_page() -> str:
     """Every committed run: its sentence, its table and how many patients, clips and seeds are behind them."""
     intervals = ("Intervals are 95 %: of means over held-out patients, of differences over patients and trainings; "
@@ -66,6 +88,9 @@ def results_page() -> str:
     for study in STUDIES:
         counts = json.loads((study / "metrics.json").read_text())["counts"]
         control = [control_table(study) + "\n"] if (study / "control.json").exists() else []
+        if (study / "planted.json").exists():
+            control.append("Planted among clips of held-out patients (`python benchmarks/planted.py`):\n")
+            control.append(planted_table(study) + "\n")
         parts += [f"## {study.name}\n", sentence(study) + "\n", results_table(study) + "\n", *control,
                   f"{counts['patients']} test patients, {counts['clips']} test clips, {counts['seeds']} seeds. "
                   f"[The run's report]({study.name}/report.html), [its parameters]({study.name}/params.yaml).\n"]
@@ -88,6 +113,11 @@ def test_the_readme_repeats_every_verdict(study: Path) -> None:
 
 def test_the_readme_shows_the_study_on_real_data() -> None:
     assert results_table(ROOT / "docs" / "results" / "hippocampus_study") in (ROOT / "README.md").read_text()
+
+
+def test_the_readme_shows_what_conditions_and_filters_do() -> None:
+    study, page = ROOT / "docs" / "results" / "lung_study", (ROOT / "README.md").read_text()
+    assert control_summary(study) in page and planted_table(study) in page
 
 
 def test_every_local_link_and_picture_exists() -> None:
