@@ -159,11 +159,12 @@ def _entry(entry: dict[str, Any]) -> str:
 
 
 def _steps(entry: dict[str, Any], path: str) -> list[str]:
-    """Of every `train` below: its network, if it has a name, with steps and batch size."""
+    """Of every training below: its network, if it has a name, with steps and batch size."""
     found = []
     for key, value in entry.items():
         if isinstance(value, dict) and "steps" in value:
-            found.append(f"{path} {value['steps']} steps of {value.get('batch_size', '?')}".strip())
+            name = path if key == "train" else key
+            found.append(f"{name} {value['steps']} steps of {value.get('batch_size', '?')}".strip())
         elif isinstance(value, dict):
             found += _steps(value, key)
     return found
