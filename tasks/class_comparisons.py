@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from tasks import comparisons
 from tasks.benchmarks import Conclusion
-from tasks.metrics.classification import mcnemar_exact, metric_values, patient_resamples
+from tasks.comparisons import plain
+from tasks.metrics.classification import estimate, mcnemar_exact, metric_values, patient_resamples
 from tasks.params import BenchmarkParams
 from tasks.records import ClassificationRecord
 from tasks.statistics import holm, resamples
@@ -75,7 +76,7 @@ def _summaries(values: Cells, table: _Table, benchmark: BenchmarkParams) -> dict
     metrics: dict[str, Any] = {}
     for (network, arm), cell in values.items():
         metrics.setdefault(network, {})[arm] = {
-            name: {**_interval(drawn.mean(0)), "seed_sd": _plain(float(drawn[:, 0].std(ddof=1)) if len(drawn) > 1 else np.nan),
+            name: {**_interval(drawn.mean(0)), "seed_sd": plain(float(drawn[:, 0].std(ddof=1)) if len(drawn) > 1 else np.nan),
                    "patients": patients}
             for name, drawn in cell.items()
         }
@@ -109,13 +110,12 @@ def _one(values: Cells, table: _Table, network: str, members: Sequence[str], arm
     own, base = (np.mean([values[one, name][metric] for one in members], axis=0) for name in (arm, benchmark.baseline))
     change = own - base  # (seeds, 1 + draws)
     drawn = (change[:, 1:] * of_seeds.T).sum(0) / len(change)
-    drawn = drawn[~np.isnan(drawn)]
-    low, high = np.quantile(drawn, [0.025, 0.975]) if len(drawn) else (np.nan, np.nan)
+    found = estimate(np.append(change[:, 0].mean(), drawn))
     p = _mcnemar(table, members, arm, benchmark.baseline) if metric in TESTED else None
     return {"network": network, "arm": arm, "baseline": benchmark.baseline, "metric": metric,
-            "difference": _plain(float(change[:, 0].mean())), "low": _plain(float(low)), "high": _plain(float(high)),
+            "difference": plain(found.value), "low": plain(found.low), "high": plain(found.high),
             "p": p, "p_holm": None, "verdict": "not tested", "patients": int(table.unit.max()) + 1,
-            "seed_differences": [_plain(float(one)) for one in change[:, 0]]}
+            "seed_differences": [plain(one) for one in change[:, 0]]}
 
 
 def _mcnemar(table: _Table, members: Sequence[str], arm: str, baseline: str) -> float:
@@ -134,11 +134,5 @@ def _verdict(one: dict[str, Any]) -> str:
 
 
 def _interval(drawn: Values) -> dict[str, float | None]:
-    known = drawn[1:][~np.isnan(drawn[1:])]
-    low, high = np.quantile(known, [0.025, 0.975]) if len(known) else (np.nan, np.nan)
-    return {"mean": _plain(float(drawn[0])), "low": _plain(float(low)), "high": _plain(float(high))}
-
-
-def _plain(value: float) -> float | None:
-    """JSON has no NaN: what is undefined is null."""
-    return value if np.isfinite(value) else None
+    found = estimate(drawn)
+    return {"mean": plain(found.value), "low": plain(found.low), "high": plain(found.high)}

@@ -138,7 +138,7 @@ def _summary(part: pd.DataFrame, metric: str, draws: int) -> dict[str, float | i
     result = bootstrap_mean(part[metric].to_numpy(), part.patient.tolist(), draws=draws)
     by_seed = part.groupby(["seed", "patient"])[metric].mean().groupby("seed").mean()
     values = {"mean": result.mean, "low": result.low, "high": result.high, "seed_sd": float(by_seed.std())}
-    return {**{name: _plain(value) for name, value in values.items()}, "patients": result.n}
+    return {**{name: plain(value) for name, value in values.items()}, "patients": result.n}
 
 
 def _compared(cube: pd.DataFrame, network: str, arm: str, metric: str, benchmark: BenchmarkParams,
@@ -154,10 +154,10 @@ def _compared(cube: pd.DataFrame, network: str, arm: str, metric: str, benchmark
     result = paired_difference(own[seeds].to_numpy(), base[seeds].to_numpy(), draws=benchmark.bootstrap)
     row: dict[str, Any] = {
         "network": network, "arm": arm, "baseline": benchmark.baseline, "metric": metric,
-        "difference": _plain(result.mean), "low": _plain(result.low), "high": _plain(result.high), "p": _plain(result.p),
+        "difference": plain(result.mean), "low": plain(result.low), "high": plain(result.high), "p": plain(result.p),
         "p_holm": None, "verdict": "not defined", "patients": result.n,
     }
-    return row | {"seed_differences": [_plain((own[seed] - base[seed]).mean()) for seed in seeds]}
+    return row | {"seed_differences": [plain((own[seed] - base[seed]).mean()) for seed in seeds]}
 
 
 def _verdict(low: float, high: float, p_holm: float, metric: str) -> str:
@@ -175,7 +175,7 @@ def _pooled_mean(metrics: dict[str, Any], networks: Sequence[str], arm: str, pri
     return float(sum(means) / len(means))
 
 
-def _plain(value: float) -> float | None:
+def plain(value: float) -> float | None:
     """JSON has no NaN: what is undefined is null."""
     return float(value) if math.isfinite(value) else None
 

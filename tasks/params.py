@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from models import plugin
+from models.classifiers import ClassifierKind
 from models.trainer import TrainParams
 
 Value = TypeVar("Value")
@@ -91,15 +92,9 @@ class NetworkParams(Section):
 class ClassifierParams(Section):
     """One downstream classification network and its training."""
 
-    kind: str = Field(description="a module of models.classifiers")
+    kind: ClassifierKind = Field(description="a module of models.classifiers")
     width: int = Field(16, gt=0, description="channels of its first level")
     train: TrainParams
-
-    @field_validator("kind")
-    @classmethod
-    def _known(cls, kind: str) -> str:
-        plugin.load("models.classifiers", kind)
-        return kind
 
 
 def _family(network: Any) -> str:

@@ -6,12 +6,24 @@ A file offers `build(channels, classes, frames, width) -> nn.Module`, which take
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
+from pydantic import AfterValidator
 from torch import Tensor, nn
 
 from models import plugin
+
+
+def _known(kind: str) -> str:
+    plugin.load("models.classifiers", kind)
+    return kind
+
+
+ClassifierKind = Annotated[str, AfterValidator(_known)]
+"""In parameters: a module of this package, checked when they are read."""
 
 
 class Classifier(ModelMixin, ConfigMixin):

@@ -6,13 +6,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models import plugin
 from models.augment import augment
-from models.classifiers import Classifier, classify
+from models.classifiers import Classifier, ClassifierKind, classify
 from models.clip import ClipSource
 from models.generators import Checkpoint
 from models.seeding import derive_seed
@@ -25,15 +24,9 @@ class Params(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    network: str = Field("r2plus1d", description="a module of models.classifiers")
+    network: ClassifierKind = Field("r2plus1d", description="a module of models.classifiers")
     width: int = Field(16, gt=0, description="channels of its first level")
     train: TrainParams
-
-    @field_validator("network")
-    @classmethod
-    def _known(cls, network: str) -> str:
-        plugin.load("models.classifiers", network)
-        return network
 
 
 def fit(params: Params, clips: ClipSource, hook: StateHook, seed: int) -> Checkpoint:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models import mixing
-from models.augment import BASIC, ELASTIC, augment
+from models.augment import BASIC, DEFAULT, ELASTIC, augment
 from models.classifiers import Classifier, classify
 from models.clip import ClipBatch
 from models.rand_augment import rand_augment
@@ -195,9 +195,8 @@ def _augmented(frames: Tensor, rng: torch.Generator, arm: ArmParams) -> Tensor:
     if not (arm.geometric or arm.augment):
         return frames
     masks = torch.zeros(frames.shape[0], frames.shape[1], *frames.shape[3:], dtype=torch.uint8, device=frames.device)
-    if arm.augment:
-        return augment(frames, masks, rng, {"basic": BASIC, "elastic": ELASTIC}[arm.augment])[0]
-    return augment(frames, masks, rng)[0]
+    ranges = {None: DEFAULT, "basic": BASIC, "elastic": ELASTIC}[arm.augment]
+    return augment(frames, masks, rng, ranges)[0]
 
 
 def _score(net: Classifier, store: ClipStore, records: Sequence[ClipRecord], rows: Sequence[int], classes: list[str],
