@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.clip import ClipSource
+from models.clip import words as words_of
 from models.seeding import derive_seed
 from models.trainer import Loss, StateHook, TrainParams, fit
 
@@ -150,7 +151,7 @@ def train_aligned(params: AlignmentParams, clips: ClipSource, hook: StateHook, s
 
     Without two different texts there is nothing to contrast: the encoders stay as they begin, and there are no losses.
     """
-    texts = [clips.read([row]).condition.texts[0] for row in range(len(clips))]
+    _, texts = words_of(clips)
     rows = [row for row, text in enumerate(texts) if text]
     frames, channels = clips.read([0]).frames.shape[1:3]
     with torch.random.fork_rng(devices=[]):

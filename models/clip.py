@@ -99,6 +99,17 @@ class MemoryClips:
         return ClipBatch(ids, self._batch.frames[torch.as_tensor(list(rows))], self._batch.condition.take(rows))
 
 
+def words(clips: ClipSource, batch: int = 64) -> tuple[list[str], list[str]]:
+    """Label and text of every clip, in order; `batch` clips are read at a time."""
+    labels: list[str] = []
+    texts: list[str] = []
+    for start in range(0, len(clips), batch):
+        condition = clips.read(range(start, min(start + batch, len(clips)))).condition
+        labels += condition.labels
+        texts += condition.texts
+    return labels, texts
+
+
 def to_uint8(frames: Tensor) -> Tensor:
     """Float frames in [-1, 1] -> uint8 in 0..255, rounded half to even; values outside are clipped."""
     return ((frames.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from models.alignment import AlignmentParams, train_aligned
-from models.clip import ClipSource
+from models.clip import ClipSource, words
 from models.generators import Checkpoint
 from models.trainer import StateHook
 
@@ -27,7 +27,7 @@ def fit(params: AlignmentParams, clips: ClipSource, hook: StateHook, seed: int) 
     net, losses = train_aligned(params, clips, hook, seed)
     if not losses:
         raise ValueError("an aligned critic needs clips of at least 2 different texts; give dataset.options.text")
-    texts = sorted({clips.read([row]).condition.texts[0] for row in range(len(clips))} - {""})
+    texts = sorted({*words(clips)[1]} - {""})
     facts = {"clip_shape": list(clips.read([0]).frames.shape[1:]), "texts": texts}
     return Checkpoint("aligned", params.model_dump(mode="json"), {"aligned": net}, facts, {"alignment": losses})
 

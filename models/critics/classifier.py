@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from models.augment import augment
 from models.classifiers import Classifier, ClassifierKind, classify
-from models.clip import ClipSource
+from models.clip import ClipSource, words
 from models.generators import Checkpoint
 from models.seeding import derive_seed
 from models.trainer import StateHook, TrainParams
@@ -37,8 +37,7 @@ def fit(params: Params, clips: ClipSource, hook: StateHook, seed: int) -> Checkp
     """
     frames, channels, height, width = clips.read([0]).frames.shape[1:]
     rows: dict[str, list[int]] = defaultdict(list)
-    for row in range(len(clips)):
-        (label,) = clips.read([row]).condition.labels
+    for row, label in enumerate(words(clips)[0]):
         if label:
             rows[label].append(row)
     labels = sorted(rows)

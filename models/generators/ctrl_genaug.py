@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from torch import Tensor, nn
 
 from models.alignment import AlignmentParams, train_aligned
-from models.clip import ClipBatch, ClipSource, Condition
+from models.clip import ClipBatch, ClipSource, Condition, words
 from models.codec import Codec, LocalVae, VaeParams, load_vae, measure, train_vae
 from models.diffusion.denoiser import Prediction
 from models.diffusion.joint_conditions import DropParams, Given, drop
@@ -112,7 +112,7 @@ class CtrlGenAug:
         frames, channels, height, width = clips.read([0]).frames.shape[1:]
         if frames < 2:
             raise ValueError(f"Ctrl-GenAug needs clips of at least 2 frames, but clip_frames is {frames}")
-        labels = sorted({clips.read([row]).condition.labels[0] for row in range(len(clips))} - {""})
+        labels = sorted({*words(clips)[0]} - {""})
         self._facts = {"clip_shape": [frames, channels, height, width], "labels": labels}
         params, losses = self.params, {}
         if isinstance(params.codec, VaeParams):
