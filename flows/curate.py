@@ -1,4 +1,4 @@
-"""Score a synthetic set shard by shard, then let the filters decide in order; and measure whether it shows what was asked."""
+"""Score a synthetic set shard by shard, then let the filters decide in order; measure whether it looks real and as asked."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows.artifacts import counts
 from flows.layout import Layout
 from flows.steps import score_shard
+from tasks.appearance import look
 from tasks.control import control as measure
 from tasks.curate import clear_evidence, run_chain, shards_of
 from tasks.params import entry, load_params
@@ -43,5 +44,6 @@ def control(params: Path, data: Layout, name: str) -> dict[str, Any]:
     tree = load_params(params)
     entry(tree.samples, name, "samples")
     found = measure(tree.control, data.conditions, data.critics, data.clips / name, data.control / name)
-    counts(f"control-{name}", {what: numbers["value"] for what, numbers in found.items()})
+    seen = look(data.prepared, data.clips / name, data.control / name, tree.control.search)
+    counts(f"control-{name}", {what: numbers["value"] for what, numbers in (found | seen).items()})
     return found

@@ -2,13 +2,15 @@
 
 Ctrl-GenAug fine-tunes CLIP on its data before the generator sees it; its release has no code for that and always passes the
 empty text. Both encoders here are trained from scratch on what the training split holds, so they need no weights from elsewhere
-and know nothing of held-out patients.
+and know nothing of held-out patients; or they begin as pretrained ones from a folder (`models.local_encoders`).
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
@@ -19,6 +21,7 @@ from torch.nn import functional
 
 from models.clip import ClipSource
 from models.clip import words as words_of
+from models.local_encoders import LocalImageEncoder, LocalTextEncoder, load_image_encoder, load_text_encoder
 from models.seeding import derive_seed
 from models.trainer import Loss, StateHook, TrainParams, fit
 
@@ -35,6 +38,8 @@ class AlignmentParams(BaseModel):
 
     width: int = Field(64, gt=0, multiple_of=16)
     grid: int = Field(4, gt=0, description="grid^2 tokens of an image")
+    text_folder: Path | None = Field(None, description="begin with the transformers model and tokenizer in it")
+    image_folder: Path | None = Field(None, description="begin with the transformers model in it")
     train: TrainParams
 
 
@@ -62,6 +67,7 @@ class TextEncoder(ModelMixin, ConfigMixin):
     @register_to_config
     def __init__(self, known: Sequence[str], width: int = 64, layers: int = 2, heads: int = 4, longest: int = 24) -> None:
         super().__init__()
+        self.width = width
         self._number = {word: number for number, word in enumerate(known, _FIRST)}
         self.embed = nn.Embedding(_FIRST + len(known), width)
         self.position = nn.Parameter(0.02 * torch.randn(1, longest + 1, width))
@@ -78,10 +84,14 @@ class TextEncoder(ModelMixin, ConfigMixin):
         return table, beyond
 
     def forward(self, texts: Sequence[str]) -> Tensor:
-        """Tokens (B, L + 1, width) of the texts: the first stands for the whole, those beyond the end are zero."""
+        """Tokens (B, L + 1, width) of the texts, those beyond the end are zero."""
         numbers, beyond = (one.to(self.position.device) for one in self.numbers(texts))
         tokens = self.relate(self.embed(numbers) + self.position, src_key_padding_mask=beyond)
         return tokens.masked_fill(beyond[..., None], 0)
+
+    def whole(self, tokens: Tensor) -> Tensor:
+        """(B, width): the first token stands for the text."""
+        return tokens[:, 0]
 
 
 class ImageEncoder(ModelMixin, ConfigMixin):
@@ -92,6 +102,7 @@ class ImageEncoder(ModelMixin, ConfigMixin):
     @register_to_config
     def __init__(self, channels: int = 1, width: int = 64, grid: int = 4) -> None:
         super().__init__()
+        self.width = width
         layers: list[nn.Module] = []
         before = channels
         for after in (width // 4, width // 2, width):
@@ -106,20 +117,29 @@ class ImageEncoder(ModelMixin, ConfigMixin):
 
 
 class Aligned(ModelMixin, ConfigMixin):
-    """Both encoders and what only their alignment needs: a projection each and the temperature."""
+    """Both encoders and what only their alignment needs: a projection each and the temperature.
+
+    Args:
+        known: the small text encoder's vocabulary.
+        channels: of the frames.
+        width, grid, layers: of the small encoders.
+        local_text, local_image: configurations of `LocalTextEncoder` and `LocalImageEncoder`, in place of the small ones.
+    """
 
     config_name = "config.json"
 
     @register_to_config
-    def __init__(self, known: Sequence[str], channels: int = 1, width: int = 64, grid: int = 4, layers: int = 2) -> None:
+    def __init__(self, known: Sequence[str], channels: int = 1, width: int = 64, grid: int = 4, layers: int = 2,
+                 local_text: dict[str, Any] | None = None, local_image: dict[str, Any] | None = None) -> None:
         super().__init__()
-        self.text, self.image = TextEncoder(known, width, layers), ImageEncoder(channels, width, grid)
-        self.project_text, self.project_image = (nn.Linear(width, width, bias=False) for _ in range(2))
+        self.text = LocalTextEncoder(**local_text) if local_text else TextEncoder(known, width, layers)
+        self.image = LocalImageEncoder(**local_image) if local_image else ImageEncoder(channels, width, grid)
+        self.project_text, self.project_image = (nn.Linear(one.width, width, bias=False) for one in (self.text, self.image))
         self.log_scale = nn.Parameter(torch.tensor(1 / 0.07).log())
 
     def forward(self, frames: Tensor, texts: Sequence[str]) -> Tensor:
         """(B, B') scaled cosines between images (rows) and texts (columns)."""
-        of_text = functional.normalize(self.project_text(self.text(texts)[:, 0]), dim=1)
+        of_text = functional.normalize(self.project_text(self.text.whole(self.text(texts))), dim=1)
         of_image = functional.normalize(self.project_image(self.image(frames).mean(1)), dim=1)
         return self.log_scale.exp().clamp(max=100) * of_image @ of_text.T
 
@@ -150,13 +170,16 @@ def train_aligned(params: AlignmentParams, clips: ClipSource, hook: StateHook, s
     """Train both encoders on random frames of the clips that have a text; returns them and the loss of every step.
 
     Without two different texts there is nothing to contrast: the encoders stay as they begin, and there are no losses.
+
+    Raises:
+        ValueError: for a folder without an encoder.
     """
     _, texts = words_of(clips)
     rows = [row for row, text in enumerate(texts) if text]
     frames, channels = clips.read([0]).frames.shape[1:3]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "alignment"))
-        net = Aligned(vocabulary(texts), channels, params.width, params.grid)
+        net = _begin(params, vocabulary(texts), channels)
     if len({texts[row] for row in rows}) < 2:
         return net.eval(), []
 
@@ -166,3 +189,19 @@ def train_aligned(params: AlignmentParams, clips: ClipSource, hook: StateHook, s
         return batch.frames[torch.arange(size), torch.randint(frames, (size,), generator=rng)], batch.condition.texts
 
     return net, fit(net, alignment_loss(draw), params.train, phase="alignment", seed=seed, hook=hook)
+
+
+def _begin(params: AlignmentParams, known: Sequence[str], channels: int) -> Aligned:
+    """Both encoders before training: random, or what a folder holds."""
+    given = {"text": load_text_encoder(params.text_folder) if params.text_folder else None,
+             "image": load_image_encoder(params.image_folder) if params.image_folder else None}
+    configs = {f"local_{name}": _config(net) for name, net in given.items() if net}
+    aligned = Aligned(known, channels, params.width, params.grid, **configs)
+    for name, net in given.items():
+        if net:
+            getattr(aligned, name).load_state_dict(net.state_dict())
+    return aligned
+
+
+def _config(net: ModelMixin) -> dict[str, Any]:
+    return {key: value for key, value in net.config.items() if not key.startswith("_")}

@@ -1,4 +1,4 @@
-"""Frames to latents and back: a VAE of single frames, trained from scratch on the training split or taken from a local folder.
+"""Frames to latents and back: a VAE of single frames, trained from scratch on the training split or taken from a folder.
 
 Ctrl-GenAug keeps Stable Diffusion's latent scale of 0.18215 for a VAE it has changed; here mean and standard deviation of the
 latents are measured, channel by channel, on the clips the generator is trained on.
@@ -6,18 +6,25 @@ latents are measured, channel by channel, on the clips the generator is trained 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, AutoencoderTiny, VQModel
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from models.clip import ClipSource
+from models.local_encoders import load_image_encoder
+from models.nets.taef2 import load_taef2
+from models.perceptual import Perceptual, perceptual_distance
 from models.seeding import derive_seed, generator
 from models.trainer import StateHook, TrainParams, fit
+
+_VAES = {kind.__name__: kind for kind in (AutoencoderKL, AutoencoderTiny, VQModel)}
+"""diffusers' VAEs of images that say `latent_channels` and `block_out_channels`."""
 
 MEASURED = 256
 """Frames that latent statistics are measured on."""
@@ -32,6 +39,7 @@ class VaeParams(BaseModel):
     latent_channels: int = Field(4, gt=0)
     norm_groups: int = Field(8, gt=0)
     kl_weight: float = Field(1e-6, ge=0)
+    perceptual: Perceptual | None = Field(None, description="adds a distance in a pretrained network's eyes to L1")
     train: TrainParams
 
     @model_validator(mode="after")
@@ -42,11 +50,21 @@ class VaeParams(BaseModel):
 
 
 class LocalVae(BaseModel):
-    """Any AutoencoderKL saved by diffusers, as it is. One of three channels sees a grey frame three times."""
+    """A pretrained VAE, as it is. One of three channels sees a grey frame three times.
+
+    In `folder`, any of diffusers' VAEs of images; or, as `taef2`, the folder of the two files of `models.nets.taef2`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    folder: Path = Field(description="holds config.json and diffusion_pytorch_model.safetensors")
+    folder: Path | None = Field(None, description="holds config.json and diffusion_pytorch_model.safetensors")
+    taef2: Path | None = Field(None, description="holds taef2_encoder.pth and taef2_decoder.pth; their checksums are verified")
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> LocalVae:
+        if (self.folder is None) == (self.taef2 is None):
+            raise ValueError("codec needs either folder or taef2 (or, to train one, channels and train)")
+        return self
 
 
 class Reconstruction(nn.Module):
@@ -62,10 +80,10 @@ class Reconstruction(nn.Module):
 
 
 def train_vae(params: VaeParams, clips: ClipSource, hook: StateHook, seed: int, phase: str = "vae") -> tuple[Any, list[float]]:
-    """L1 + kl_weight * KL on random single frames; returns the AutoencoderKL and the loss of every step.
+    """L1 (+ weight * perceptual distance) + kl_weight * KL on random single frames; returns the AutoencoderKL and its losses.
 
     Raises:
-        ValueError: if the frames cannot be halved as often as the levels ask.
+        ValueError: if the frames cannot be halved as often as the levels ask, or there is no perceptual network.
     """
     frames, channels, height, width = clips.read([0]).frames.shape[1:]
     factor = 2 ** (len(params.channels) - 1)
@@ -85,7 +103,8 @@ def train_vae(params: VaeParams, clips: ClipSource, hook: StateHook, seed: int, 
             norm_num_groups=params.norm_groups,
             mid_block_add_attention=False,
         )
-    size = params.train.batch_size
+    size, wanted = params.train.batch_size, params.perceptual
+    eyes = load_image_encoder(wanted.folder).eval().requires_grad_(False) if wanted else None
 
     def loss(net: nn.Module, rng: torch.Generator) -> Tensor:
         device = next(net.parameters()).device
@@ -93,20 +112,27 @@ def train_vae(params: VaeParams, clips: ClipSource, hook: StateHook, seed: int, 
         x = batch.frames[torch.arange(size), torch.randint(frames, (size,), generator=rng)].to(device)
         noise = torch.randn(size, params.latent_channels, height // factor, width // factor, generator=rng).to(device)
         back, kl = net(x, noise)
-        return (back - x).abs().mean() + params.kl_weight * kl.mean()
+        total = (back - x).abs().mean() + params.kl_weight * kl.mean()
+        return total + wanted.weight * perceptual_distance(eyes.to(device), back, x).mean() if wanted and eyes else total
 
     return vae, fit(Reconstruction(vae), loss, params.train, phase=phase, seed=seed, hook=hook)
 
 
-def load_vae(folder: Path) -> Any:
-    """The AutoencoderKL in a local folder.
+def load_vae(wanted: LocalVae) -> Any:
+    """The pretrained VAE.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if there is none, or none of images.
     """
+    if wanted.taef2:
+        return load_taef2(wanted.taef2)
+    folder = wanted.folder or Path()
     if not (folder / "config.json").exists():
         raise ValueError(f"codec.folder: {folder} holds no config.json; give a folder that save_pretrained of diffusers wrote")
-    return AutoencoderKL.from_pretrained(folder, local_files_only=True).eval()
+    name = json.loads((folder / "config.json").read_text()).get("_class_name")
+    if name not in _VAES:
+        raise ValueError(f"codec.folder: {folder} holds a {name}; give one of {', '.join(_VAES)}")
+    return _VAES[name].from_pretrained(folder, local_files_only=True).eval()
 
 
 class Codec:
@@ -169,5 +195,6 @@ def latent_means(vae: Any, frames: Tensor, batch: int = 32) -> Tensor:
 def _means(vae: Any, frames: Tensor) -> Tensor:
     wanted: int = vae.config.in_channels
     seen = frames if frames.shape[1] == wanted else frames.mean(1, keepdim=True).expand(-1, wanted, -1, -1)
-    mean: Tensor = vae.encode(seen).latent_dist.mean
-    return mean
+    encoded = vae.encode(seen)
+    means: Tensor = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mean
+    return means

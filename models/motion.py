@@ -84,7 +84,7 @@ def trajectories(field: Tensor, patch: int, rng: torch.Generator) -> Tensor:
     batch, steps, _, height, width = field.shape
     if height % patch or width % patch:
         raise ValueError(f"frames of {height}x{width} are no whole number of patches of {patch}; choose a divisor of both")
-    following = _links(field, patch, rng)  # (B, T - 1, N)
+    following = links(field, patch, rng)  # (B, T - 1, N)
     count = following.shape[2]
     preceding = torch.full_like(following, NONE)
     for step in range(steps):
@@ -113,8 +113,16 @@ def _follow(places: Tensor, link: Tensor) -> Tensor:
     return torch.where(places == NONE, NONE, reached)
 
 
-def _links(field: Tensor, patch: int, rng: torch.Generator) -> Tensor:
-    """(B, T - 1, N): where each patch goes in the next frame, `NONE` if it leaves or another takes its place."""
+def links(field: Tensor, patch: int, rng: torch.Generator) -> Tensor:
+    """Where each patch goes in the next frame, at most one patch to a place.
+
+    Args:
+        field, patch, rng: see `trajectories`.
+
+    Returns:
+        (B, T - 1, N) int64 places in row order; `NONE` if the patch leaves the frame, or another, drawn at random, takes its
+        place.
+    """
     batch, steps, _, height, width = field.shape
     rows, columns = height // patch, width // patch
     moved = (functional.avg_pool2d(field.flatten(0, 1), patch) / patch).round().long()  # (B (T - 1), 2, rows, columns)

@@ -211,10 +211,11 @@ class Params(Section):
             plugin.params(
                 "models.generators", {"kind": self.generators[sample.generator]["kind"], **sample.sampling}, "Sampling"
             )
-        for entry in self.generators.values():
-            plugin.params("models.generators", entry)
-        for entry in self.critics.values():
-            plugin.params("models.critics", entry)
+        for section, entries in (("generators", self.generators), ("critics", self.critics)):
+            for name, entry in entries.items():
+                for folder in pretrained_folders(plugin.params(f"models.{section}", entry)):
+                    if not folder.is_dir():
+                        raise ValueError(f"{section}.{name}: {folder} is no folder; put the pretrained weights there")
         for name, entry in self.filters.items():
             plugin.params("tasks.filters", entry)
             if (critic := entry.get("critic")) is not None and critic not in self.critics:
@@ -244,6 +245,14 @@ class Params(Section):
                 f"benchmark.baseline: {self.benchmark.baseline!r} is not among arms: {', '.join(self.benchmark.arms)}"
             )
         return self
+
+
+def pretrained_folders(params: BaseModel) -> list[Path]:
+    """Every folder these parameters, or parameters in them, name."""
+    found: list[Path] = []
+    for _, value in params:
+        found += [value] if isinstance(value, Path) else pretrained_folders(value) if isinstance(value, BaseModel) else []
+    return found
 
 
 def entry(section: dict[str, Value], name: str, where: str) -> Value:

@@ -13,7 +13,7 @@ from models.seeding import derive_seed
 from tasks.checkpoints import FolderStates, checkpoint_digest, is_done, save_checkpoint
 from tasks.described import Described
 from tasks.fingerprint import fingerprint
-from tasks.params import Entry
+from tasks.params import Entry, pretrained_folders
 from tasks.records import ClipRecord
 from tasks.store import ClipStore
 from tasks.tables import file_digest, read_table
@@ -54,7 +54,10 @@ def train_critic(name: str, entry: Entry, seed: int, prepared: Path, out: Path) 
 
 
 def _train(what: tuple[str, str], entry: Entry, seed: int, prepared: Path, out: Path, fit: Any) -> str:
-    mark = fingerprint(*what, entry, seed, ClipStore.open(prepared / "clips.zarr").digest,
+    # other weights under an old path are another training
+    weights = [file_digest(path) for folder in pretrained_folders(plugin.params(f"models.{what[0]}s", entry))
+               for path in sorted(folder.rglob("*")) if path.is_file()]
+    mark = fingerprint(*what, entry, seed, weights, ClipStore.open(prepared / "clips.zarr").digest,
                        file_digest(prepared / "manifest.parquet"))
     states = FolderStates(out / ".state", mark)
     if is_done(out, mark):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 from pathlib import Path
 
 import pytest
@@ -53,8 +54,15 @@ def test_only_the_store_touches_zarr() -> None:
 
 
 def test_nothing_unpickles() -> None:
-    """No pickle, no torch.load: weights and states are safetensors, tables are Parquet, the rest JSON."""
+    """No pickle, no torch.load: weights and states are safetensors, tables are Parquet, the rest JSON.
+
+    One file reads weights as their owner publishes them: its checksum is compared first, and only tensors are unpickled.
+    """
     for floor in FORBIDDEN:
         for path in (ROOT / floor).rglob("*.py"):
             assert not imported(path) & {"pickle", "cloudpickle", "joblib", "dill"}, path
-            assert "torch.load(" not in path.read_text(), path
+            loads = re.findall(r"torch\.load\(.*", path.read_text())
+            if path == ROOT / "models" / "nets" / "taef2.py":
+                assert loads == ['torch.load(path, map_location="cpu", weights_only=True)']
+            else:
+                assert not loads, path

@@ -1,8 +1,8 @@
-"""Sampling of latents with classifier-free guidance, over diffusers' schedulers, every clip with its own generator."""
+"""Sampling of latents with classifier-free guidance, over diffusers' schedulers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -24,29 +24,28 @@ def latent_schedule(schedule: Schedule, prediction: Prediction, steps: int = 100
                          clip_sample=False)
 
 
-def denoise_latents(predict: Predict, schedule: DDPMScheduler, shape: Sequence[int], generators: Sequence[torch.Generator], *,
-                    solver: Solver, steps: int, guidance: float, interval: tuple[float, float], device: str = "cpu") -> Tensor:
+def denoise_latents(predict: Predict, schedule: DDPMScheduler, noise: Tensor, *, solver: Solver, steps: int, guidance: float,
+                    interval: tuple[float, float]) -> Tensor:
     """From noise to z_0.
 
     Args:
         schedule: the training schedule; its prediction type says what `predict` returns.
-        shape: of one clip's latents.
-        generators: one a clip, on the CPU.
+        noise: (B, ...) standard normal, on the device of `predict`.
         solver: "ddim" (eta 0, the paper's, 200 steps) or "fast", DPM-Solver++ (2M) with uniform log-SNR steps.
         guidance: w of u + w (c - u); 1 is the conditional prediction alone.
         interval: shares of T between which guidance applies (Kynkaanniemi et al. 2024); outside, c alone is computed.
 
     Returns:
-        (B, *shape) float32.
+        float32, shaped as `noise`.
     """
     stepper = _scheduler(schedule, solver)
     stepper.set_timesteps(steps)
-    x = torch.stack([torch.randn(*shape, generator=own) for own in generators]).to(device)
+    x = noise
     length = schedule.config.num_train_timesteps
     with torch.no_grad():
         for t in stepper.timesteps.tolist():
             guided = guidance != 1 and interval[0] <= t / length <= interval[1]
-            prediction, base = predict(x, torch.full((len(x),), t, device=device), guided)
+            prediction, base = predict(x, torch.full((len(x),), t, device=x.device), guided)
             if base is not None:
                 prediction = base + guidance * (prediction - base)
             x = stepper.step(prediction, t, x).prev_sample

@@ -20,6 +20,7 @@ from models.codec import Codec, LocalVae, VaeParams, load_vae, measure, train_va
 from models.diffusion.denoiser import Prediction
 from models.diffusion.joint_conditions import DropParams, Given, drop
 from models.diffusion.latent_sampler import Schedule, Solver, denoise_latents, latent_schedule
+from models.diffusion.warped_noise import warped_noise
 from models.generators import Checkpoint
 from models.motion import block_matching, trajectories
 from models.motion_vectors import codec_vectors
@@ -69,6 +70,7 @@ class Params(BaseModel):
     gated: bool = Field(True, description="false: key frames replace self-attention at once, as in the paper")
     motion: Literal["block_matching", "codec"] = Field("block_matching", description="codec: a video encoder's")
     search: int = Field(3, gt=0, description="largest motion between frames that block matching finds, pixels along each axis")
+    noise_correlation: float = Field(0.0, ge=0, le=1, description="of noise between frames, along the motion; the paper's is 0")
 
 
 class Sampling(BaseModel):
@@ -118,7 +120,7 @@ class CtrlGenAug:
         if isinstance(params.codec, VaeParams):
             self._nets["vae"], losses["vae"] = train_vae(params.codec, clips, hook, seed)
         else:
-            self._nets["vae"] = load_vae(params.codec.folder)
+            self._nets["vae"] = load_vae(params.codec)
         self._facts |= measure(self._nets["vae"], clips, seed)
         self._nets["aligned"], losses["alignment"] = train_aligned(params.alignment, clips, hook, seed)
         with torch.random.fork_rng(devices=[]):
@@ -134,7 +136,7 @@ class CtrlGenAug:
         return Checkpoint("ctrl_genaug", params.model_dump(mode="json"), dict(self._nets), self._facts, losses)
 
     def _image_model(self) -> SequenceUNet:
-        wanted, width, codec = self.params.image, self.params.alignment.width, self._codec()
+        wanted, aligned, codec = self.params.image, self._nets["aligned"], self._codec()
         height, frame_width = self._facts["clip_shape"][2:]
         smallest = codec.factor * 2 ** (len(wanted.channels) - 1)
         if height % smallest or frame_width % smallest:
@@ -142,8 +144,8 @@ class CtrlGenAug:
                              f"times {len(wanted.channels)} levels of image channels")
         return SequenceUNet(
             latent_channels=codec.channels, channels=wanted.channels, layers=wanted.layers, attention=wanted.attention,
-            head_width=wanted.head_width, norm_groups=wanted.norm_groups, text_width=width, image_width=width,
-            classes=len(self._facts["labels"]), factor=codec.factor,
+            head_width=wanted.head_width, norm_groups=wanted.norm_groups, text_width=aligned.text.width,
+            image_width=aligned.image.width, classes=len(self._facts["labels"]), factor=codec.factor,
         )
 
     def _codec(self) -> Codec:
@@ -162,10 +164,17 @@ class CtrlGenAug:
                 frame = torch.randint(frames.shape[1], (len(batch),), generator=rng).to(device)
                 frames = frames[torch.arange(len(batch), device=device), frame].unsqueeze(1)
             rngs = [rng] * len(batch) if moving else None
-            given = drop(self._given(batch.condition, frames, rngs), self.params.drop, null, rng)
+            whole = self._given(batch.condition, frames, rngs)
+            given = drop(whole, self.params.drop, null, rng)
             latents = codec.encode(frames)
             t = torch.randint(len(self.schedule.betas), (len(batch),), generator=rng).to(device)
-            noise = torch.randn(latents.shape, generator=rng).to(device)
+            field = given.field
+            if field is not None and whole.field is not None and self.params.noise_correlation:
+                # without a motion condition noise follows the true motion or stays, by turns: guidance compares with the
+                # former, sampling without motion begins with the latter
+                follows = (torch.rand(len(batch), 1, 1, 1, 1, generator=rng) < 0.5).to(device)
+                field = torch.where(follows, whole.field, field)
+            noise = self._noise(field, len(batch), [rng] * len(batch)).to(device)
             noisy = self.schedule.add_noise(latents, noise, t)
             wanted = noise if self.params.prediction == "epsilon" else self.schedule.get_velocity(latents, noise, t)
             found = net(noisy, t, given.labels, given.text, given.image, given.field, given.trajectories)
@@ -209,9 +218,8 @@ class CtrlGenAug:
             return found, base
 
         latents = denoise_latents(
-            predict, self.schedule, (frames, codec.channels, height // codec.factor, width // codec.factor),
-            [generator(seed) for seed in seeds], solver=sampling.solver, steps=sampling.steps, guidance=sampling.guidance,
-            interval=sampling.interval, device=device,
+            predict, self.schedule, self._noise(given.field, len(seeds), [generator(seed) for seed in seeds]).to(device),
+            solver=sampling.solver, steps=sampling.steps, guidance=sampling.guidance, interval=sampling.interval,
         )
         return ClipBatch(conditions.ids, codec.decode(latents, channels).float().cpu(), conditions)
 
@@ -230,6 +238,16 @@ class CtrlGenAug:
         factor = self._codec().factor
         table = torch.cat([trajectories(one[None], factor, rng) for one, rng in zip(field, rngs, strict=True)])
         return Given(labels, text, image, field, table)
+
+    def _noise(self, field: Tensor | None, clips: int, rngs: Sequence[torch.Generator]) -> Tensor:
+        """Of images (no field) or of clips, along the field."""
+        codec = self._codec()
+        frames, _, height, width = self._facts["clip_shape"]
+        correlation = self.params.noise_correlation
+        if field is None or correlation == 0:
+            shape = (1 if field is None else frames, codec.channels, height // codec.factor, width // codec.factor)
+            return torch.stack([torch.randn(shape, generator=rng) for rng in rngs])
+        return warped_noise(field, codec.channels, codec.factor, correlation, rngs)
 
     def _refuse(self, conditions: Condition, seeds: Sequence[int], sampling: Sampling) -> None:
         shape = self._facts["clip_shape"]

@@ -118,6 +118,19 @@ def test_each_condition_changes_the_clip_and_none_is_needed(checkpoint: Checkpoi
     torch.testing.assert_close(without.frames, dropped.frames)  # what is not asked for does not leak
 
 
+def test_noise_that_follows_motion_is_each_clip_s_own(checkpoint: Checkpoint) -> None:
+    made = build(Params.model_validate({**checkpoint.params, "noise_correlation": 0.9}), checkpoint)
+    sampling = Sampling(steps=2, guidance=2.0)
+    together = made.sample(asked([0, 1, 2]), [5, 6, 7], sampling).frames
+    other = made.sample(asked([1, 3]), [6, 8], sampling).frames
+    torch.testing.assert_close(together[1], other[0], atol=1e-5, rtol=0)
+    assert not torch.allclose(together, again(checkpoint).sample(asked([0, 1, 2]), [5, 6, 7], sampling).frames, atol=1e-3)
+    trained = build(Params.model_validate({**TINY, "noise_correlation": 0.9})).fit(clips(), Memory(), seed=0)
+    independent = build(Params.model_validate(TINY)).fit(clips(), Memory(), seed=0)
+    assert trained.losses["image"] == independent.losses["image"]
+    assert trained.losses["sequence"] != independent.losses["sequence"]
+
+
 def test_a_codec_s_vectors_are_another_motion_field(checkpoint: Checkpoint) -> None:
     """The same weights, asked by the other field, make another clip."""
     other = build(Params.model_validate({**checkpoint.params, "motion": "codec"}), checkpoint)
@@ -175,6 +188,10 @@ class Gaussian:
         return (1 - abar).sqrt() * (x - abar.sqrt() * self.mean) / variance
 
 
+def noise() -> Tensor:
+    return torch.randn(1, 1, 1, 64, 64, generator=generator(0))
+
+
 @pytest.mark.parametrize(("solver", "steps"), [("ddim", 200), ("fast", 20)])
 def test_exact_predictions_give_the_data(solver: Any, steps: int) -> None:
     """Guidance 1 samples the conditional Gaussian itself; the base is not even asked for."""
@@ -185,8 +202,7 @@ def test_exact_predictions_give_the_data(solver: Any, steps: int) -> None:
         calls.append(guided)
         return wanted.epsilon(x, t), None
 
-    x = denoise_latents(predict, wanted.schedule, (1, 1, 64, 64), [generator(0)], solver=solver, steps=steps, guidance=1.0,
-                        interval=(0, 1))
+    x = denoise_latents(predict, wanted.schedule, noise(), solver=solver, steps=steps, guidance=1.0, interval=(0, 1))
     assert abs(float(x.mean()) - 0.7) < 0.05 and abs(float(x.std()) - 0.4) < 0.04
     assert not any(calls)
 
@@ -202,8 +218,7 @@ def test_guidance_moves_the_mean_beyond_and_the_interval_says_when() -> None:
         return far.epsilon(x, t), near.epsilon(x, t) if guided else None
 
     def mean(interval: tuple[float, float]) -> float:
-        x = denoise_latents(predict, near.schedule, (1, 1, 64, 64), [generator(0)], solver="ddim", steps=100, guidance=3.0,
-                            interval=interval)
+        x = denoise_latents(predict, near.schedule, noise(), solver="ddim", steps=100, guidance=3.0, interval=interval)
         return float(x.mean())
 
     assert abs(mean((0.0, 1.0)) - 1.5) < 0.05

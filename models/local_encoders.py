@@ -1,0 +1,156 @@
+"""Pretrained text and image encoders of the `transformers` library (extra `transformers`), from a folder on disk.
+
+Ctrl-GenAug's own are CLIP for words and MedSAM for images. They stand in for the small encoders of `models.alignment`, and are
+aligned with the training split like those: the paper fine-tunes CLIP on its data first. A checkpoint holds their weights, and
+the words' tokenizer as text, so nothing is read from the folder again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor, nn
+from torch.nn import functional
+
+Half = str
+"""Of a model of both: "text_model" or "vision_model", as CLIP and SigLIP call them."""
+
+
+class LocalTextEncoder(ModelMixin, ConfigMixin):
+    """A text model with its tokenizer.
+
+    Args:
+        settings: the configuration of the transformers model.
+        tokenizer: what `tokenizers.Tokenizer.to_str` gives, with padding and truncation set.
+    """
+
+    config_name = "config.json"
+
+    @register_to_config
+    def __init__(self, settings: dict[str, Any], tokenizer: str) -> None:
+        super().__init__()
+        from tokenizers import Tokenizer
+
+        self.model = _empty(settings, "text_model")
+        self.width = int(settings["hidden_size"])
+        self._tokenizer = Tokenizer.from_str(tokenizer)
+
+    def forward(self, texts: Sequence[str]) -> Tensor:
+        """Tokens (B, L, width) of the texts, those beyond the end are zero."""
+        read = self._tokenizer.encode_batch(list(texts))
+        device = next(self.parameters()).device
+        numbers, there = (torch.tensor([getattr(one, what) for one in read], device=device)
+                          for what in ("ids", "attention_mask"))
+        tokens: Tensor = self.model(input_ids=numbers, attention_mask=there).last_hidden_state
+        return tokens * there[..., None]
+
+    def whole(self, tokens: Tensor) -> Tensor:
+        """(B, width): the mean of a text's tokens; which one stands for the whole differs between models."""
+        there = tokens.abs().sum(2, keepdim=True) > 0
+        return tokens.sum(1) / there.sum(1).clamp_min(1)
+
+
+class LocalImageEncoder(ModelMixin, ConfigMixin):
+    """An image model, transformer or convolutional.
+
+    Args:
+        settings: the configuration of the transformers model.
+        mean, std: of its pixels in [0, 1], by channel.
+    """
+
+    config_name = "config.json"
+
+    @register_to_config
+    def __init__(self, settings: dict[str, Any], mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.model = _empty(settings, "vision_model")
+        self.width = int(settings["hidden_size"] if "hidden_size" in settings else settings["hidden_sizes"][-1])
+        self.size = settings.get("image_size")
+        for name, values in (("centre", mean), ("spread", std)):
+            self.register_buffer(name, torch.tensor(list(values)).view(-1, 1, 1), persistent=False)
+
+    def _seen(self, frames: Tensor) -> Tensor:
+        wanted = len(self.centre)
+        seen = frames if frames.shape[1] == wanted else frames.mean(1, keepdim=True).expand(-1, wanted, -1, -1)
+        if self.size:
+            size = (self.size, self.size) if isinstance(self.size, int) else tuple(self.size)
+            seen = functional.interpolate(seen, size, mode="bilinear", antialias=True, align_corners=False)
+        return ((seen + 1) / 2 - self.centre) / self.spread
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Frames (B, C, H, W) in [-1, 1] -> tokens (B, N, width)."""
+        tokens: Tensor = self.model(pixel_values=self._seen(frames)).last_hidden_state
+        return tokens.flatten(2).transpose(1, 2) if tokens.ndim == 4 else tokens
+
+    def maps(self, frames: Tensor) -> list[Tensor]:
+        """What every layer sees, channels first: (B, C', H', W') of a convolutional model, (B, width, N) of a transformer."""
+        seen = self.model(pixel_values=self._seen(frames), output_hidden_states=True).hidden_states
+        return [one if one.ndim == 4 else one.transpose(1, 2) for one in seen]
+
+
+def load_text_encoder(folder: Path, longest: int = 77) -> LocalTextEncoder:
+    """From a folder that `save_pretrained` of transformers wrote, model and fast tokenizer; of CLIP's, its text half.
+
+    Args:
+        longest: tokens of a text that are read at most.
+
+    Raises:
+        ValueError: if the folder does not hold both, or transformers is not installed.
+    """
+    config, weights = _read(folder, "text_model")
+    path = folder / "tokenizer.json"
+    if not path.exists():
+        raise ValueError(f"text_folder: {folder} holds no tokenizer.json; save the fast tokenizer there with save_pretrained")
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(path))
+    longest = min(longest, config.get("max_position_embeddings") or longest)
+    padding = config.get("pad_token_id") or 0
+    tokenizer.enable_truncation(longest)
+    tokenizer.enable_padding(length=longest, pad_id=padding, pad_token=tokenizer.id_to_token(padding) or "[PAD]")
+    net = LocalTextEncoder(config, tokenizer.to_str())
+    net.model.load_state_dict(weights)
+    return net
+
+
+def load_image_encoder(folder: Path) -> LocalImageEncoder:
+    """From a folder that `save_pretrained` of transformers wrote; of CLIP's, its image half.
+
+    Raises:
+        ValueError: if there is no model, or transformers is not installed.
+    """
+    config, weights = _read(folder, "vision_model")
+    path = folder / "preprocessor_config.json"
+    scale = json.loads(path.read_text()) if path.exists() else {}
+    channels = config.get("num_channels", 3)
+    net = LocalImageEncoder(config, *(scale.get(what) or [0.5] * channels for what in ("image_mean", "image_std")))
+    net.model.load_state_dict(weights)
+    return net
+
+
+def _read(folder: Path, half: Half) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Configuration and weights of the model in a folder, or of that half of it."""
+    try:
+        from transformers import AutoModel
+    except ImportError:
+        raise ValueError(f"{folder}: encoders from a folder need the extra `transformers`: pip install 'cinefab[transformers]'"
+                         ) from None
+    if not (folder / "config.json").exists():
+        raise ValueError(f"{folder} holds no config.json; give a folder that save_pretrained of transformers wrote")
+    model = AutoModel.from_pretrained(folder, local_files_only=True)
+    part = getattr(model, half, model)
+    return part.config.to_dict(), part.state_dict()
+
+
+def _empty(config: dict[str, Any], half: Half) -> nn.Module:
+    from transformers import AutoConfig, AutoModel
+
+    model = AutoModel.from_config(AutoConfig.for_model(**config))
+    part: nn.Module = getattr(model, half, model)
+    return part
