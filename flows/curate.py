@@ -44,6 +44,6 @@ def control(params: Path, data: Layout, name: str) -> dict[str, Any]:
     tree = load_params(params)
     entry(tree.samples, name, "samples")
     found = measure(tree.control, data.conditions, data.critics, data.clips / name, data.control / name)
-    seen = look(data.prepared, data.clips / name, data.control / name, tree.control.search)
+    seen = look(data.prepared, data.clips / name, data.control / name)
     counts(f"control-{name}", {what: numbers["value"] for what, numbers in (found | seen).items()})
     return found

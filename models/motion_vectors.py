@@ -23,7 +23,7 @@ CELL = 8
 
 
 def codec_vectors(frames: Tensor) -> Tensor:
-    """Displacement into every frame but the first, as `models.motion.block_matching` gives it but known block by block.
+    """Displacement into every frame but the first, as `models.motion.optical_flow` gives it but known block by block.
 
     Args:
         frames: (B, T, C, H, W) in [-1, 1], T >= 2; encoded as grey.

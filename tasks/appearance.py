@@ -22,7 +22,7 @@ READ_TOGETHER, MEASURED = 32, 256
 """Clips in memory at a time; real clips, spread over the training split, that are measured at most."""
 
 
-def look(prepared: Path, clips: Path, out: Path, search: int) -> dict[str, dict[str, Any]]:
+def look(prepared: Path, clips: Path, out: Path) -> dict[str, dict[str, Any]]:
     """Write `appearance.json` of a set: {value, real, low, high, inside, what} of every measure.
 
     `value` and `real` are means over clips; `low` to `high` is where 90 % of the real training clips lie, and `inside` the
@@ -30,8 +30,8 @@ def look(prepared: Path, clips: Path, out: Path, search: int) -> dict[str, dict[
     """
     real, _ = training_clips(prepared)
     made = ClipStore.open(clips / "clips.zarr")
-    of_real = _measure(real, torch.linspace(0, len(real) - 1, min(len(real), MEASURED)).long().tolist(), search)
-    of_set = _measure(made, range(len(made)), search)
+    of_real = _measure(real, torch.linspace(0, len(real) - 1, min(len(real), MEASURED)).long().tolist())
+    of_set = _measure(made, range(len(made)))
     found = {}
     for name, what in MEASURES.items():
         low, high = of_real[name].quantile(0.05), of_real[name].quantile(0.95)
@@ -42,7 +42,7 @@ def look(prepared: Path, clips: Path, out: Path, search: int) -> dict[str, dict[
     return found
 
 
-def _measure(clips: ClipSource, rows: Sequence[int], search: int) -> dict[str, Tensor]:
-    parts = [appearance(clips.read(rows[start : start + READ_TOGETHER]).frames, search)
+def _measure(clips: ClipSource, rows: Sequence[int]) -> dict[str, Tensor]:
+    parts = [appearance(clips.read(rows[start : start + READ_TOGETHER]).frames)
              for start in range(0, len(rows), READ_TOGETHER)]
     return {name: torch.cat([part[name] for part in parts]).double() for name in MEASURES}

@@ -49,7 +49,7 @@ def run_one(run: Run, benchmark: BenchmarkParams, prepared: Path, clips: Path, d
     judged = chain_folder(decisions / arm.synthetic, arm.filters) if arm.synthetic is not None and arm.filtered else None
     mark = fingerprint(
         "benchmark", benchmark.kind, run.arm, run.network, run.seed, arm.model_dump(),
-        benchmark.networks[run.network].model_dump(), benchmark.distance_on, benchmark.empty_distance,
+        benchmark.networks[run.network].model_dump(), benchmark.distance_on, benchmark.empty_distance, benchmark.tested_on,
         ClipStore.open(prepared / "clips.zarr").digest, file_digest(prepared / "manifest.parquet"),
         file_digest(prepared / "summary.json"),
         [ClipStore.open(synthetic / "clips.zarr").digest, file_digest(synthetic / "provenance.parquet")] if synthetic else None,

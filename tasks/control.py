@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.critics import aligned, classifier
-from models.motion import block_matching
+from models.motion import optical_flow
 from tasks.checkpoints import load_checkpoint
 from tasks.condition import STORE
 from tasks.params import ControlParams
@@ -58,7 +58,7 @@ def control(params: ControlParams, conditions: Path, critics: Path, clips: Path,
 
 
 class _Looks:
-    """What critics and block matching see in every clip of a set; rows in plan order."""
+    """What critics and optical flow see in every clip of a set; rows in plan order."""
 
     def __init__(self) -> None:
         self.probabilities: Tensor | None = None
@@ -80,8 +80,8 @@ def _looks(params: ControlParams, critics: Path, store: ClipStore, bank: ClipSto
         rows = range(start, min(start + READ_TOGETHER, len(plan)))
         frames = store.read(rows).frames
         reference = bank.read([plan[row].condition_row for row in rows]).frames
-        seen = {"first": frames[:, 0], "prior": reference[:, 0], "motion": block_matching(frames, params.search),
-                "asked": block_matching(reference, params.search)}
+        seen = {"first": frames[:, 0], "prior": reference[:, 0], "motion": optical_flow(frames),
+                "asked": optical_flow(reference)}
         if judge:
             seen["probabilities"] = classifier.probabilities(judge, frames)
         if reader:

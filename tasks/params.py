@@ -45,6 +45,9 @@ class DatasetParams(Section):
     simulated: bool = False
     licence: str = "not stated"
     classes: list[str] = Field(default_factory=list, description="mask values 1..K in order; empty: no masks")
+    out_domain: list[str] = Field(
+        default_factory=list, description="sites (options.site_column) whose training clips take part without their label"
+    )
     label_from: Literal["mask_volume"] | None = Field(None, description="derive the label: mask volume at or above the median")
     clip_frames: int = Field(gt=0)
     stride: int = Field(1, gt=0, description="every n-th frame inside a window")
@@ -74,7 +77,6 @@ class ControlParams(Section):
 
     classifier: str | None = Field(None, description="an entry of critics of kind classifier: the class")
     aligned: str | None = Field(None, description="an entry of critics of kind aligned: the text")
-    search: int = Field(3, gt=0, description="largest motion between frames that is looked for, pixels along each axis")
 
 
 SegmenterKind = Literal["vnet", "dynunet", "swinunetr"]
@@ -162,6 +164,7 @@ class BenchmarkParams(Section):
     distance_on: Literal["skeleton", "mask"] = "mask"
     empty_distance: Literal["diagonal", "nan"] = "diagonal"
     bootstrap: int = Field(2000, gt=0)
+    tested_on: list[str] | None = Field(None, description="test clips of these sites alone; None: all")
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> BenchmarkParams:
@@ -176,7 +179,7 @@ class BenchmarkParams(Section):
 
 
 SEGMENTATION = {"distance_on", "empty_distance"}
-CLASSIFICATION = {"augment", "mix", "real_share", "rare", "per_class", "balanced"}
+CLASSIFICATION = {"tested_on", "augment", "mix", "real_share", "rare", "per_class", "balanced"}
 """Keys of the benchmark or of its arms that one kind alone uses."""
 
 

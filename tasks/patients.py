@@ -19,6 +19,7 @@ class Known(NamedTuple):
     patient: str = ""
     label: str | None = None
     text: str = ""
+    site: str = ""
 
 
 class PatientParams(BaseModel):
@@ -38,6 +39,7 @@ class PatientParams(BaseModel):
     file_column: str = "file"
     patient_column: str = "patient"
     label_column: str | None = None
+    site_column: str | None = Field(None, description="hospital, scanner or probe; see dataset.out_domain")
     labels: dict[str, str] = Field(default_factory=dict, description="merges or renames values of label_column; others stay")
     text: str = Field("", description="template over the table's columns; see PatientParams")
     findings: dict[str, str] = Field(default_factory=dict, description="column of the table -> its word in the text")
@@ -84,8 +86,8 @@ def _from_table(path: Path, params: PatientParams) -> Callable[[str], Known]:
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ","))
     named = [column for _, column, _, _ in string.Formatter().parse(params.text) if column not in (None, "findings")]
-    wanted = [params.file_column, params.patient_column, *([params.label_column] if params.label_column else []),
-              *params.findings, *named]
+    columns = [params.file_column, params.patient_column, params.label_column, params.site_column]
+    wanted = [*(column for column in columns if column), *params.findings, *named]
     if rows and (missing := [column for column in wanted if column not in rows[0]]):
         raise ValueError(f"{path}: has no column {', '.join(map(str, missing))}; it has {', '.join(rows[0])}")
     known = {row[params.file_column]: _row(row, params) for row in rows}
@@ -100,7 +102,8 @@ def _row(row: dict[str, str], params: PatientParams) -> Known:
     label = (row[params.label_column] or None) if params.label_column else None
     present = [word for column, word in params.findings.items() if row[column].strip().lower() in ("1", "1.0", "true", "yes")]
     text = params.text.format(**{**row, "findings": _listed(present) or params.no_findings})
-    return Known(row[params.patient_column], params.labels.get(label, label) if label else None, text)
+    site = row[params.site_column] if params.site_column else ""
+    return Known(row[params.patient_column], params.labels.get(label, label) if label else None, text, site)
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from models.clip import UNKNOWN, to_float
-from models.motion import block_matching
+from models.motion import optical_flow
 from tasks.store import ClipStore
 from tasks.tables import atomic_write
 
@@ -65,10 +65,10 @@ def painted(masks: Pixels, side: int = 144) -> Pixels:
     return colours[labels]
 
 
-def moved(frames: Pixels, side: int = 144, reach: int = 3) -> Pixels:
+def moved(frames: Pixels, side: int = 144, reach: float = 2) -> Pixels:
     """Motion of clips as colours, (N, T, H, W, C) -> (N, T, h, w, 3): hue is the direction to the next frame, brightness the
     distance in pixels up to `reach`; the last frame repeats the one before."""
-    field = block_matching(to_float(torch.from_numpy(frames)).movedim(-1, 2), reach).numpy()
+    field = optical_flow(to_float(torch.from_numpy(frames)).movedim(-1, 2)).numpy()
     x, y = field[:, :, 0], field[:, :, 1]
     hue, strength = np.arctan2(y, x) / (2 * np.pi) % 1, np.minimum(np.hypot(x, y) / reach, 1)
     colours = (255 * hsv_to_rgb(np.stack([hue, np.full_like(hue, 0.8), strength], -1))).round().astype(np.uint8)

@@ -64,7 +64,8 @@ def prepare(dataset: DatasetParams, seed: int, out: Path) -> dict[str, Any]:
     if not sources:
         raise ValueError(f"dataset.location: {dataset.location} holds nothing that reader {dataset.reader} can read")
     digests = [source.digest() if source.megabytes() <= dataset.max_file_mb else "" for source in sources]
-    listed = [[one.name, one.patient, one.label, one.text, digest] for one, digest in zip(sources, digests, strict=True)]
+    listed = [[one.name, one.patient, one.label, one.text, one.site, digest]
+              for one, digest in zip(sources, digests, strict=True)]
     mark = fingerprint("prepare", dataset.model_dump(mode="json", exclude={"location"}), seed, listed)
     if (summary := _finished(out, mark)) is not None:
         return summary
@@ -163,17 +164,23 @@ def _split(found: list[_Found], sources: list[Source], digests: list[str], datas
     patients = [sources[clip.source].patient for clip in found]
     groups = groups_of(patients, np.stack([clip.views for clip in found]), dataset.near_duplicate)
     labels = [sources[clip.source].label for clip in found]
+    sites = [sources[clip.source].site for clip in found]
+    if strange := set(dataset.out_domain) - set(sites):
+        raise ValueError(f"dataset.out_domain: {', '.join(sorted(strange))} is no site of a clip; there are "
+                         f"{', '.join(sorted(set(sites) - {''})) or 'none: give dataset.options.site_column'}")
     splits = split_groups(groups, patients, labels, dataset.split, seed)
     trained = [splits[group] == "train" for group in groups]
     if dataset.label_from == "mask_volume":
         labels = [*volume_labels([clip.mask_volume for clip in found], patients, trained)]
+    foreign = [train and site in dataset.out_domain for train, site in zip(trained, sites, strict=True)]
+    labels = [None if hidden else label for hidden, label in zip(foreign, labels, strict=True)]
     candidates = [patient for patient, clip, train in zip(patients, found, trained, strict=True) if train and clip.annotated]
     keep = annotated_patients(candidates, dataset.annotated_patients, seed)
     unmasked = [train and patient not in keep for train, patient in zip(trained, patients, strict=True)]
     records = [
         ClipRecord(clip.clip_id, patient, digests[clip.source], clip.first_frame, dataset.stride, label,
-                   sources[clip.source].text, clip.annotated and not hidden, group, splits[group])
-        for clip, patient, label, group, hidden in zip(found, patients, labels, groups, unmasked, strict=True)
+                   sources[clip.source].text, clip.annotated and not hidden, group, splits[group], site)
+        for clip, patient, label, group, hidden, site in zip(found, patients, labels, groups, unmasked, sites, strict=True)
     ]
     check_no_leak(records)
     return records, unmasked
@@ -246,6 +253,7 @@ def _summary(dataset: DatasetParams, sources: list[Source], found: list[_Found],
         "patients": len({record.patient for record in records}),
         "groups": len({record.group for record in records}),
         "splits": splits,
+        "sites": dict(Counter(record.site for record in records if record.site)),
         "labels": dict(Counter(record.label for record in records if record.label is not None)),
         "label_from": dataset.label_from or "the data set's own table",
         "shape": dict(zip(("frames", "height", "width", "channels"), shape, strict=True)),

@@ -23,6 +23,7 @@ class ClipRecord:
         annotated: whether any frame of the stored clip has a mask.
         group: near-duplicate group; patients joined by near-duplicates share one.
         split: train, val or test.
+        site: where it was made, as the data set's own table says; "" if it says nothing.
     """
 
     clip_id: str
@@ -35,6 +36,7 @@ class ClipRecord:
     annotated: bool
     group: int
     split: Split
+    site: str = ""
 
 
 @dataclass(frozen=True)

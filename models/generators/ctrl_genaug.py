@@ -22,7 +22,7 @@ from models.diffusion.joint_conditions import DropParams, Given, drop
 from models.diffusion.latent_sampler import Schedule, Solver, denoise_latents, latent_schedule
 from models.diffusion.warped_noise import warped_noise
 from models.generators import Checkpoint
-from models.motion import block_matching, trajectories
+from models.motion import optical_flow, trajectories
 from models.motion_vectors import codec_vectors
 from models.nets.sequence_unet import SequenceUNet
 from models.seeding import derive_seed, generator
@@ -68,8 +68,7 @@ class Params(BaseModel):
     drop: DropParams = Field(default_factory=lambda: DropParams.model_validate({}))
     attention_over: Literal["S", "SK", "SKM"] = "SKM"
     gated: bool = Field(True, description="false: key frames replace self-attention at once, as in the paper")
-    motion: Literal["block_matching", "codec"] = Field("block_matching", description="codec: a video encoder's")
-    search: int = Field(3, gt=0, description="largest motion between frames that block matching finds, pixels along each axis")
+    motion: Literal["flow", "codec"] = Field("flow", description="optical flow, or the vectors of a video encoder")
     noise_correlation: float = Field(0.0, ge=0, le=1, description="of noise between frames, along the motion; the paper's is 0")
 
 
@@ -234,7 +233,7 @@ class CtrlGenAug:
         image = self._nets["aligned"].image(frames[:, 0])
         if rngs is None:
             return Given(labels, text, image)
-        field = codec_vectors(frames) if self.params.motion == "codec" else block_matching(frames, self.params.search)
+        field = codec_vectors(frames) if self.params.motion == "codec" else optical_flow(frames)
         factor = self._codec().factor
         table = torch.cat([trajectories(one[None], factor, rng) for one, rng in zip(field, rngs, strict=True)])
         return Given(labels, text, image, field, table)

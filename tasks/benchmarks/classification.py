@@ -66,8 +66,8 @@ def evaluate(run: Run, benchmark: BenchmarkParams, prepared: Path, synthetic: Pa
     records = read_table(prepared / "manifest.parquet", ClipRecord)
     refuse_leak(records, synthetic)
     store = ClipStore.open(prepared / "clips.zarr")
-    test = [row for row, record in enumerate(records) if record.split == "test" and record.label]
     classes = _classes(records, arm)
+    test = tested_rows(records, benchmark.tested_on)
     train = real_rows(records, arm, run.seed)
     real = _Turns(Described(store.subset(train), records), classes, balanced=arm.balanced) if arm.real else None
     fake = None
@@ -106,6 +106,21 @@ def _classes(records: Sequence[ClipRecord], arm: ArmParams) -> list[str]:
     if strange := set(arm.rare) - set(classes):
         raise ValueError(f"arms.rare: {', '.join(sorted(strange))} is not a class; choose of {', '.join(classes)}")
     return classes
+
+
+def tested_rows(records: Sequence[ClipRecord], sites: Sequence[str] | None) -> list[int]:
+    """Labelled clips of the test split, of these sites or of all.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    rows = [row for row, record in enumerate(records)
+            if record.split == "test" and record.label and (sites is None or record.site in sites)]
+    if not rows:
+        there = sorted({record.site for record in records if record.split == "test" and record.label})
+        raise ValueError(f"benchmark.tested_on: no labelled test clip is of site {', '.join(sites or [])}; there are those of "
+                         f"{', '.join(map(repr, there)) or 'none'}")
+    return rows
 
 
 def real_rows(records: Sequence[ClipRecord], arm: ArmParams, seed: int) -> list[int]:

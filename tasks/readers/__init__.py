@@ -46,6 +46,7 @@ class Source:
         patient, label: as the data set's table or file names say; an empty patient is one that they do not know.
         read: decodes it.
         text: what it shows in words, "" if nothing is said.
+        site: where it was made, "" if nothing is said.
         key: stands for the bytes of a source that is computed, not stored (the phantom).
     """
 
@@ -56,6 +57,7 @@ class Source:
     read: Callable[[], Volume]
     text: str = ""
     key: str = ""
+    site: str = ""
 
     def digest(self) -> str:
         """sha256 of the files' bytes, in order."""

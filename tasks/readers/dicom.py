@@ -49,7 +49,7 @@ def sources(location: Path, params: Params) -> list[Source]:
         known = look_up(name) if own else Known(_patient(file))
         pictures = sorted((location / params.masks / file.stem).glob("*")) if params.masks else []
         found.append(Source(name, (file, *pictures), known.patient, known.label, partial(_read, file, pictures, params),
-                            known.text))
+                            known.text, site=known.site))
     return found
 
 

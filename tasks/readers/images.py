@@ -45,7 +45,7 @@ def sources(location: Path, params: Params) -> list[Source]:
         wanted = [_mask_of(file, root, masks, params.mask_suffix) for file in files] if masks else []
         there = [file for file in wanted if file is not None]
         read = partial(_read, files, wanted, params.color)
-        found.append(Source(name, (*files, *there), known.patient, known.label, read, known.text))
+        found.append(Source(name, (*files, *there), known.patient, known.label, read, known.text, site=known.site))
     return found
 
 

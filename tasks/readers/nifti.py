@@ -36,7 +36,8 @@ def sources(location: Path, params: Params) -> list[Source]:
         mask = location / params.masks / image.name if params.masks else None
         known = look_up(name)
         files = (image, mask) if mask is not None and mask.exists() else (image,)
-        found.append(Source(name, files, known.patient, known.label, partial(read, image, mask, params.axis), known.text))
+        found.append(Source(name, files, known.patient, known.label, partial(read, image, mask, params.axis), known.text,
+                            site=known.site))
     return found
 
 

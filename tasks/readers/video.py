@@ -37,7 +37,7 @@ def sources(location: Path, params: Params) -> list[Source]:
         known = look_up(name)
         pictures = sorted((location / params.masks / file.stem).glob("*")) if params.masks else []
         read = partial(_read, file, pictures, params)
-        found.append(Source(name, (file, *pictures), known.patient, known.label, read, known.text))
+        found.append(Source(name, (file, *pictures), known.patient, known.label, read, known.text, site=known.site))
     return found
 
 

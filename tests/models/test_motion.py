@@ -2,45 +2,64 @@
 
 from __future__ import annotations
 
+import cv2
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn import functional
 
-from models.motion import NONE, block_matching, trajectories
+from models.motion import NONE, optical_flow, trajectories
 from models.seeding import generator
 
 
 def texture(height: int, width: int, seed: int = 0) -> Tensor:
-    return torch.rand(height, width, generator=generator(seed)) * 2 - 1
+    """Smooth speckle, ten times finer than the pixels it is seen in."""
+    fine = torch.rand(10 * height, 10 * width, generator=generator(seed)).numpy()
+    seen = torch.from_numpy(cv2.GaussianBlur(fine, (0, 0), 15))
+    return 0.4 * (seen - seen.mean()) / seen.std()
 
 
-@pytest.mark.parametrize(("dx", "dy"), [(0, 0), (2, 0), (0, -3), (-1, 2), (4, 4)])
-def test_a_shift_is_found_at_every_pixel(dx: int, dy: int) -> None:
-    wide = texture(60, 60)
-    frames = torch.stack([wide[10 - t * dy : 42 - t * dy, 10 - t * dx : 42 - t * dx] for t in range(3)])[None, :, None]
-    field = block_matching(frames)
-    inner = field[..., 8:-8, 8:-8]
-    assert (inner[:, :, 0] == dx).all() and (inner[:, :, 1] == dy).all()
+def shifted(wide: Tensor, dx: int, dy: int, frames: int = 3, side: int = 32) -> Tensor:
+    """A clip whose picture moves by (dx, dy) tenths of a pixel a frame, (1, T, 1, side, side)."""
+    clip = [wide[100 - t * dy : 100 - t * dy + 10 * side, 100 - t * dx : 100 - t * dx + 10 * side] for t in range(frames)]
+    return functional.avg_pool2d(torch.stack(clip)[:, None], 10)[None]
+
+
+@pytest.mark.parametrize(("dx", "dy"), [(0, 0), (20, 0), (0, -30), (-10, 20), (3, 0), (5, -2), (13, -9)])
+@pytest.mark.parametrize("noise", [0.0, 0.1])
+def test_a_shift_is_found_to_a_fraction_of_a_pixel(dx: int, dy: int, noise: float) -> None:
+    clip = shifted(texture(60, 60), dx, dy)
+    clip = clip + noise * torch.randn(clip.shape, generator=generator(1))
+    inner = optical_flow(clip)[..., 6:-6, 6:-6]
+    error = (inner - torch.tensor([dx / 10, dy / 10]).view(2, 1, 1)).norm(dim=2)
+    assert error.mean() < (0.2 if noise else 0.1)
 
 
 def test_two_halves_may_move_apart() -> None:
-    left, right = texture(32, 40, 1), texture(32, 40, 2)
-    frames = torch.stack([torch.cat([left[:, 10 + t : 26 + t], right[:, 10 - t : 26 - t]], 1) for t in range(2)])[None, :, None]
-    field = block_matching(frames)[0, 0]
-    assert (field[0, 6:-6, 5:10] == -1).all() and (field[0, 6:-6, 22:27] == 1).all() and (field[1, 6:-6, 5:10] == 0).all()
+    left, right = (shifted(texture(60, 60, seed), dx, 0, 2) for seed, dx in ((1, -10), (2, 10)))
+    field = optical_flow(torch.cat([left[..., :16], right[..., 16:]], -1))[0, 0]
+    assert (field[0, 6:-6, 4:10].mean() + 1).abs() < 0.2 and (field[0, 6:-6, 22:28].mean() - 1).abs() < 0.2
+    assert field[1, 6:-6].abs().mean() < 0.2
+
+
+def test_a_pair_s_field_is_the_same_in_every_batch() -> None:
+    clips = torch.cat([shifted(texture(60, 60, seed), 7, 3) for seed in range(4)])
+    whole = optical_flow(clips)
+    for row in range(4):
+        assert torch.equal(whole[row], optical_flow(clips[row : row + 1])[0])
 
 
 def test_flat_frames_do_not_move() -> None:
-    assert not block_matching(torch.zeros(1, 3, 1, 16, 16)).any()
+    assert not optical_flow(torch.zeros(1, 3, 1, 16, 16)).any()
 
 
 def test_impossible_questions_are_refused() -> None:
     with pytest.raises(ValueError, match="2 frames"):
-        block_matching(torch.zeros(1, 1, 1, 8, 8))
-    with pytest.raises(ValueError, match="odd"):
-        block_matching(torch.zeros(1, 2, 1, 8, 8), block=4)
+        optical_flow(torch.zeros(1, 1, 1, 8, 8))
+    with pytest.raises(ValueError, match="at least 16x16"):
+        optical_flow(torch.zeros(1, 2, 1, 8, 8))
     with pytest.raises(ValueError, match="whole number of patches"):
         trajectories(torch.zeros(1, 1, 2, 9, 8), 4, generator(0))
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from models.motion import block_matching
+from models.motion import optical_flow
 from models.motion_vectors import codec_vectors
 
 
@@ -26,7 +26,7 @@ def test_vectors_point_where_the_texture_went(down: int, right: int) -> None:
     assert field.shape == (1, 4, 2, 64, 64)
     inner = field[..., 16:48, 16:48]
     assert inner[:, :, 0].median() == right and inner[:, :, 1].median() == down
-    truth = block_matching(clip)[..., 16:48, 16:48]
+    truth = optical_flow(clip)[..., 16:48, 16:48]
     assert ((inner - truth).abs().amax(2) <= 1).float().mean() > 0.8
 
 

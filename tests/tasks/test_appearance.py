@@ -18,13 +18,13 @@ from tasks.tables import read_table
 
 
 def test_values_of_pictures_one_can_count() -> None:
-    still = torch.zeros(1, 3, 1, 8, 8)
+    still = torch.zeros(1, 3, 1, 16, 16)
     assert all(float(value) == 0 for value in appearance(still).values())
-    stripes = torch.ones(1, 2, 1, 8, 8)
+    stripes = torch.ones(1, 2, 1, 16, 16)
     stripes[..., ::2] = -1
     found = {name: float(value) for name, value in appearance(stripes).items()}
     assert found == pytest.approx({"contrast": 1.0, "sharpness": 1.0, "frame_change": 0.0, "motion_energy": 0.0})
-    blink = torch.full((1, 3, 1, 8, 8), 0.25)
+    blink = torch.full((1, 3, 1, 16, 16), 0.25)
     blink[:, 1] = -0.25
     assert float(appearance(blink)["frame_change"]) == pytest.approx(0.5)
 
@@ -49,7 +49,7 @@ def test_a_set_is_measured_beside_the_real_training_clips(tmp_path: Path) -> Non
         store = ClipStore.create(tmp_path / name / "clips.zarr", {"frames": ArraySpec(frames.shape[1:], "uint8")}, 64, "g")
         store.write_shard(0, [f"{row:032x}" for row in range(len(frames))], {"frames": frames})
         store.finish(len(frames))
-        found[name] = look(prepared, tmp_path / name, tmp_path / name, 3)
+        found[name] = look(prepared, tmp_path / name, tmp_path / name)
         assert json.loads((tmp_path / name / "appearance.json").read_text()) == found[name]
         assert list(found[name]) == list(MEASURES)
     for one in found["same"].values():

@@ -211,6 +211,22 @@ def test_classes_are_drawn_evenly_and_so_are_their_clips() -> None:
     assert _Turns(clips, ["a", "b"], 3, balanced=True).ids == (*ids[:3], *ids[7:])
 
 
+def test_one_site_alone_is_tested_if_asked(factory: Factory) -> None:
+    factory.edit("prepared/manifest.parquet", ClipRecord,
+                 lambda rows: [replace(row, site="far" if int(row.clip_id[4:]) >= 16 else "near") for row in rows])
+    run = Run("real", "c3d", 0)
+
+    def tested(**more: Any) -> set[str]:
+        factory.run(run, benchmark_of({"real": REAL}, **more))
+        rows = next((factory.out / "runs").rglob("*.parquet"))
+        return {row.clip_id for row in read_table(rows, ClassificationRecord)}
+
+    assert tested(tested_on=["far"]) == {"real16", "real17", "real18", "real19"}
+    assert len(tested()) == TESTED  # not the rows of the run before, kept
+    with pytest.raises(ValueError, match="no labelled test clip is of site mars; there are those of 'far', 'near'"):
+        factory.run(Run("real", "c3d", 0), benchmark_of({"real": REAL}, tested_on=["mars"]))
+
+
 def test_what_cannot_be_scored_is_refused(factory: Factory) -> None:
     benchmark, run = benchmark_of({"real": REAL}), Run("real", "c3d", 0)
     path, original = "prepared/manifest.parquet", read_table(factory.root / "prepared/manifest.parquet", ClipRecord)

@@ -88,7 +88,7 @@ def made(folder: Path, obeys: tuple[str, ...]) -> Path:
 
 
 def numbers(folder: Path, critics: Path) -> dict[str, dict[str, float]]:
-    params = ControlParams(classifier="judge", aligned="reader", search=2)
+    params = ControlParams(classifier="judge", aligned="reader")
     found = control(params, folder / "bank", critics, folder / "set", folder / "out")
     assert json.loads((folder / "out" / "control.json").read_text()) == found
     return found

@@ -209,6 +209,27 @@ def test_what_stops_the_run_says_so_in_one_line(messy: Path, tmp_path: Path, cha
     assert not (tmp_path / "summary.json").exists()
 
 
+def test_clips_of_another_site_are_trained_on_without_their_label(tmp_path: Path) -> None:
+    """They keep their words, where the site is told, and in the test split their label."""
+    lines = ["file,patient,grade,hospital"]
+    for number in range(12):
+        write_clip(tmp_path, f"c{number}", number, frames=4)
+        lines.append(f"img/c{number},p{number},{'ab'[number % 2]},{'far' if number < 6 else 'near'}")
+    (tmp_path / "table.csv").write_text("\n".join(lines))
+    options = {"images": "img", "masks": "msk", "table": "table.csv", "label_column": "grade", "site_column": "hospital",
+               "text": "a scan at {hospital}"}
+    summary = prepare(dataset(tmp_path, options=options, out_domain=["far"], annotated_patients=None), 0, tmp_path / "out")
+    records = read_table(tmp_path / "out" / "manifest.parquet", ClipRecord)
+    assert summary["sites"] == {"far": 6, "near": 6} and len({record.split for record in records}) == 3
+    for record in records:
+        hidden = record.split == "train" and record.site == "far"
+        assert record.label == (None if hidden else "ab"[int(record.patient[1:]) % 2])
+        assert record.text == f"a scan at {record.site}"
+    assert {record.site for record in records if record.split == "train"} == {"far", "near"}
+    with pytest.raises(ValueError, match=r"dataset\.out_domain: mars is no site of a clip; there are far, near"):
+        prepare(dataset(tmp_path, options=options, out_domain=["mars"]), 0, tmp_path / "no")
+
+
 def test_a_strangers_videos_and_dicom_files(tmp_path: Path) -> None:
     """No table, no masks, no classes: every file a patient of its own, names kept out."""
     rng = np.random.default_rng(0)
