@@ -94,15 +94,21 @@ def _groups(labels: list[str], rng: torch.Generator) -> list[str]:
     return names
 
 
-def judge(planted: Planted, filters: dict[str, dict[str, Any]], critics: Path) -> dict[str, dict[str, dict[str, float]]]:
-    """{filter or "chain": {kind: {dropped, of, share, low, high}}}; shares have 95 % Wilson intervals."""
+def judge(planted: Planted, filters: dict[str, dict[str, Any]], critics: Path,
+          beside: dict[str, dict[str, Any]] | None = None) -> dict[str, dict[str, dict[str, float]]]:
+    """{filter or "chain": {kind: {dropped, of, share, low, high}}}; shares have 95 % Wilson intervals.
+
+    Args:
+        beside: filters that are asked alone and are no part of the chain.
+    """
     ids, found, alive = planted.batch.ids, {}, list(planted.batch.ids)
-    for name, entry in filters.items():
+    for name, entry in (filters | (beside or {})).items():
         module = plugin.load("tasks.filters", entry["kind"])
         one = module.build(plugin.params("tasks.filters", entry), load_checkpoint(critics / entry["critic"]))
         evidence = Evidence(ids, planted.groups, one.score(planted.batch))
         found[name] = _shares(planted, {made.clip_id for made in one.decide(evidence, ids) if not made.keep})
-        alive = [made.clip_id for made in one.decide(evidence, alive) if made.keep]
+        if name in filters:
+            alive = [made.clip_id for made in one.decide(evidence, alive) if made.keep]
     found["chain"] = _shares(planted, set(ids) - set(alive))
     return found
 
@@ -128,11 +134,14 @@ def main() -> None:
     records = read_table(wanted.data / "prepared" / "manifest.parquet", ClipRecord)
     store = Described(ClipStore.open(wanted.data / "prepared" / "clips.zarr"), records)
     filters = {name: entry for name, entry in params.filters.items() if entry["kind"] in ("semantic", "vae_seq", "similarity")}
+    # the other rule for the band, whatever the run had
+    beside = {f"{name}_real": {**entry, "rule": "real"} for name, entry in filters.items() if entry["kind"] == "vae_seq"}
     table = {}
     for split in ("train", "test"):
         rows = [row for row, record in enumerate(records) if record.split == split and record.label]
-        table[split] = judge(plant(store.read(rows), wanted.share, generator(params.seed)), filters, wanted.data / "critics")
-    found = {"dataset": params.dataset.name, "filters": filters, "good clips of": table}
+        table[split] = judge(plant(store.read(rows), wanted.share, generator(params.seed)), filters, wanted.data / "critics",
+                             beside)
+    found = {"dataset": params.dataset.name, "filters": filters | beside, "good clips of": table}
     wanted.out.write_text(json.dumps(found, indent=1) + "\n")
 
 

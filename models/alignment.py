@@ -19,8 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.clip import ClipSource
-from models.clip import words as words_of
+from models.clip import DescribedClips
 from models.local_encoders import LocalImageEncoder, LocalTextEncoder, load_image_encoder, load_text_encoder
 from models.seeding import derive_seed
 from models.trainer import Loss, StateHook, TrainParams, fit
@@ -166,7 +165,7 @@ def alignment_loss(draw: Callable[[torch.Generator], tuple[Tensor, Sequence[str]
     return loss
 
 
-def train_aligned(params: AlignmentParams, clips: ClipSource, hook: StateHook, seed: int) -> tuple[Aligned, list[float]]:
+def train_aligned(params: AlignmentParams, clips: DescribedClips, hook: StateHook, seed: int) -> tuple[Aligned, list[float]]:
     """Train both encoders on random frames of the clips that have a text; returns them and the loss of every step.
 
     Without two different texts there is nothing to contrast: the encoders stay as they begin, and there are no losses.
@@ -174,7 +173,7 @@ def train_aligned(params: AlignmentParams, clips: ClipSource, hook: StateHook, s
     Raises:
         ValueError: for a folder without an encoder.
     """
-    _, texts = words_of(clips)
+    texts = clips.texts
     rows = [row for row, text in enumerate(texts) if text]
     frames, channels = clips.read([0]).frames.shape[1:3]
     with torch.random.fork_rng(devices=[]):

@@ -84,12 +84,22 @@ class ClipSource(Protocol):
         ...
 
 
+class DescribedClips(ClipSource, Protocol):
+    """Clips that say of themselves, without a pixel being read, what they show; "" where nothing is known."""
+
+    @property
+    def labels(self) -> tuple[str, ...]: ...
+
+    @property
+    def texts(self) -> tuple[str, ...]: ...
+
+
 class MemoryClips:
-    """A ClipSource over a ClipBatch held in memory."""
+    """DescribedClips over a ClipBatch held in memory."""
 
     def __init__(self, batch: ClipBatch) -> None:
         self._batch = batch
-        self.ids = batch.ids
+        self.ids, self.labels, self.texts = batch.ids, batch.condition.labels, batch.condition.texts
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -97,17 +107,6 @@ class MemoryClips:
     def read(self, rows: Sequence[int]) -> ClipBatch:
         ids = tuple(self.ids[row] for row in rows)
         return ClipBatch(ids, self._batch.frames[torch.as_tensor(list(rows))], self._batch.condition.take(rows))
-
-
-def words(clips: ClipSource, batch: int = 64) -> tuple[list[str], list[str]]:
-    """Label and text of every clip, in order; `batch` clips are read at a time."""
-    labels: list[str] = []
-    texts: list[str] = []
-    for start in range(0, len(clips), batch):
-        condition = clips.read(range(start, min(start + batch, len(clips)))).condition
-        labels += condition.labels
-        texts += condition.texts
-    return labels, texts
 
 
 def to_uint8(frames: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ class Words(Protocol):
 
 
 class Described:
-    """A ClipSource whose conditions carry label and text.
+    """`models.clip.DescribedClips`, whose conditions carry label and text.
 
     Raises:
         ValueError: if a clip has no row.
@@ -43,6 +43,11 @@ class Described:
     def labels(self) -> tuple[str, ...]:
         """The class of every clip, "" where there is none; no pixel is read."""
         return tuple(self._said[clip][0] for clip in self.ids)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The words of every clip likewise."""
+        return tuple(self._said[clip][1] for clip in self.ids)
 
     def read(self, rows: Sequence[int]) -> ClipBatch:
         batch = self._clips.read(rows)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from models import plugin
-from models.clip import ClipSource
+from models.clip import DescribedClips
 from models.generators import Checkpoint
 from models.seeding import derive_seed
 from tasks.checkpoints import FolderStates, checkpoint_digest, is_done, save_checkpoint
@@ -19,7 +19,7 @@ from tasks.store import ClipStore
 from tasks.tables import file_digest, read_table
 
 
-def training_clips(prepared: Path) -> tuple[ClipSource, dict[str, Any]]:
+def training_clips(prepared: Path) -> tuple[DescribedClips, dict[str, Any]]:
     """The training split, and what a checkpoint says it was trained on (clip ids, patients and their digest)."""
     records = read_table(prepared / "manifest.parquet", ClipRecord)
     rows = [row for row, record in enumerate(records) if record.split == "train"]
@@ -37,7 +37,7 @@ def training_clips(prepared: Path) -> tuple[ClipSource, dict[str, Any]]:
 def train_generator(name: str, entry: Entry, seed: int, prepared: Path, out: Path) -> str:
     """Fit `models.generators.<kind>`; a killed run resumes, a finished one returns at once. Returns the digest."""
 
-    def fit(clips: ClipSource, states: FolderStates, own_seed: int) -> Checkpoint:
+    def fit(clips: DescribedClips, states: FolderStates, own_seed: int) -> Checkpoint:
         params = plugin.params("models.generators", entry)
         return plugin.load("models.generators", entry["kind"]).build(params).fit(clips, states, own_seed)
 
@@ -47,7 +47,7 @@ def train_generator(name: str, entry: Entry, seed: int, prepared: Path, out: Pat
 def train_critic(name: str, entry: Entry, seed: int, prepared: Path, out: Path) -> str:
     """Fit `models.critics.<kind>` likewise. Returns the digest."""
 
-    def fit(clips: ClipSource, states: FolderStates, own_seed: int) -> Checkpoint:
+    def fit(clips: DescribedClips, states: FolderStates, own_seed: int) -> Checkpoint:
         return plugin.load("models.critics", entry["kind"]).fit(plugin.params("models.critics", entry), clips, states, own_seed)
 
     return _train(("critic", name), entry, seed, prepared, out, fit)

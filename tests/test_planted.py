@@ -77,11 +77,13 @@ def critics(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_real_critics_find_most_of_what_was_planted(critics: Path) -> None:
     filters = {"semantic": {"kind": "semantic", "critic": "classifier"}, "vae_seq": {"kind": "vae_seq", "critic": "vae"},
                "similarity": {"kind": "similarity", "critic": "vae", "threshold": 99.5}}
-    found = judge(plant(scenes(64, 2), 0.2, generator(0)), filters, critics)
+    beside = {"real": {**filters["vae_seq"], "rule": "real"}}
+    found = judge(plant(scenes(64, 2), 0.2, generator(0)), filters, critics, beside)
     share = {name: {kind: one["share"] for kind, one in kinds.items()} for name, kinds in found.items()}
     assert share["semantic"]["wrong_class"] > 0.8 and share["semantic"]["wrong_class"] > 2 * share["semantic"]["good"]
     assert share["vae_seq"]["static"] > 0.8 and share["vae_seq"]["flickering"] > max(0.4, share["vae_seq"]["good"])
     assert share["similarity"]["duplicated"] > 0.8 and share["similarity"]["good"] < 0.2
+    assert share["real"]["good"] < 0.3 and share["real"]["static"] > 0.8 and share["real"]["flickering"] > 0.8
     for kind in KINDS:
         one = found["chain"][kind]
         assert one["low"] <= one["share"] <= one["high"] and one["share"] > found["chain"]["good"]["share"]

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from models.alignment import AlignmentParams, train_aligned
-from models.clip import ClipSource, words
+from models.clip import DescribedClips
 from models.generators import Checkpoint
 from models.trainer import StateHook
 
 Params = AlignmentParams
 
 
-def fit(params: AlignmentParams, clips: ClipSource, hook: StateHook, seed: int) -> Checkpoint:
+def fit(params: AlignmentParams, clips: DescribedClips, hook: StateHook, seed: int) -> Checkpoint:
     """See `models.alignment.train_aligned`; `facts["texts"]` are the distinct texts.
 
     Raises:
@@ -27,7 +27,7 @@ def fit(params: AlignmentParams, clips: ClipSource, hook: StateHook, seed: int) 
     net, losses = train_aligned(params, clips, hook, seed)
     if not losses:
         raise ValueError("an aligned critic needs clips of at least 2 different texts; give dataset.options.text")
-    texts = sorted({*words(clips)[1]} - {""})
+    texts = sorted({*clips.texts} - {""})
     facts = {"clip_shape": list(clips.read([0]).frames.shape[1:]), "texts": texts}
     return Checkpoint("aligned", params.model_dump(mode="json"), {"aligned": net}, facts, {"alignment": losses})
 

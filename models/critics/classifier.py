@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from models.augment import augment
 from models.classifiers import Classifier, ClassifierKind, classify
-from models.clip import ClipSource, words
+from models.clip import DescribedClips
 from models.generators import Checkpoint
 from models.seeding import derive_seed
 from models.trainer import StateHook, TrainParams
@@ -29,7 +29,7 @@ class Params(BaseModel):
     train: TrainParams
 
 
-def fit(params: Params, clips: ClipSource, hook: StateHook, seed: int) -> Checkpoint:
+def fit(params: Params, clips: DescribedClips, hook: StateHook, seed: int) -> Checkpoint:
     """Train on every labelled clip, classes drawn equally often, with geometric augmentation; classes are `facts["labels"]`.
 
     Raises:
@@ -37,7 +37,7 @@ def fit(params: Params, clips: ClipSource, hook: StateHook, seed: int) -> Checkp
     """
     frames, channels, height, width = clips.read([0]).frames.shape[1:]
     rows: dict[str, list[int]] = defaultdict(list)
-    for row, label in enumerate(words(clips)[0]):
+    for row, label in enumerate(clips.labels):
         if label:
             rows[label].append(row)
     labels = sorted(rows)

@@ -1,12 +1,15 @@
 """A small VAE of single frames; its latents are what VAE-Seq and the similarity filter compare (Ctrl-GenAug, Algorithm 1).
 
-It is trained here, on the training split, whatever codec the generator uses. Two faults of the released filter are not
+It is trained here, on the training split, whatever codec the generator uses, and remembers how like consecutive frames of
+real clips are. Two faults of the released filter are not
 repeated: it fed [0, 1] images to a VAE of [-1, 1], and it sampled the posterior, which made every score noisy.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
+from torch.nn import functional
 
 from models.clip import ClipSource
 from models.codec import VaeParams, latent_means, train_vae
@@ -14,13 +17,23 @@ from models.generators import Checkpoint
 from models.trainer import StateHook
 
 Params = VaeParams
+MEASURED, READ_TOGETHER = 256, 32
 
 
 def fit(params: VaeParams, clips: ClipSource, hook: StateHook, seed: int) -> Checkpoint:
-    """See `models.codec.train_vae`."""
+    """See `models.codec.train_vae`; `facts["vae_seq"]` are the values of up to `MEASURED` clips, spread over all."""
     vae, losses = train_vae(params, clips, hook, seed)
-    facts = {"clip_shape": list(clips.read([0]).frames.shape[1:])}
+    shape = list(clips.read([0]).frames.shape[1:])
+    rows = torch.linspace(0, len(clips) - 1, min(len(clips), MEASURED)).long().split(READ_TOGETHER)
+    real = [vae_seq(latent_means(vae, clips.read(part.tolist()).frames)) for part in rows] if shape[0] > 1 else []
+    facts = {"clip_shape": shape, "vae_seq": [value for part in real for value in part.tolist()]}
     return Checkpoint("vae", params.model_dump(mode="json"), {"vae": vae}, facts, {"vae": losses})
+
+
+def vae_seq(latents: Tensor) -> Tensor:
+    """100 times the mean cosine of consecutive frames' flattened latents: (B, T, c, h, w) -> (B,), percent."""
+    flat = functional.normalize(latents.flatten(2).double(), dim=2)
+    return 100 * (flat[:, 1:] * flat[:, :-1]).sum(2).mean(1).float()
 
 
 def latents(checkpoint: Checkpoint, frames: Tensor, batch: int = 32) -> Tensor:

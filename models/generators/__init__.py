@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from torch import nn
 
-from models.clip import ClipBatch, ClipSource, Condition
+from models.clip import ClipBatch, Condition, DescribedClips
 from models.trainer import StateHook
 
 
@@ -34,7 +34,7 @@ class Checkpoint:
 class ClipGenerator(Protocol):
     """Fits on clips, samples clips."""
 
-    def fit(self, clips: ClipSource, hook: StateHook, seed: int) -> Checkpoint: ...
+    def fit(self, clips: DescribedClips, hook: StateHook, seed: int) -> Checkpoint: ...
 
     def draws(self, seeds: Sequence[int], sampling: Any) -> list[dict[str, float]]:
         """What is drawn per clip besides noise (SF-VD: gamma), a pure function of the seed; kept as provenance."""

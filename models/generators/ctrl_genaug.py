@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from torch import Tensor, nn
 
 from models.alignment import AlignmentParams, train_aligned
-from models.clip import ClipBatch, ClipSource, Condition, words
+from models.clip import ClipBatch, ClipSource, Condition, DescribedClips
 from models.codec import Codec, LocalVae, VaeParams, load_vae, measure, train_vae
 from models.diffusion.denoiser import Prediction
 from models.diffusion.joint_conditions import DropParams, Given, drop
@@ -104,7 +104,7 @@ class CtrlGenAug:
         self._nets: dict[str, Any] = dict(checkpoint.nets) if checkpoint else {}
         self._facts: dict[str, Any] = checkpoint.facts if checkpoint else {}
 
-    def fit(self, clips: ClipSource, hook: StateHook, seed: int) -> Checkpoint:
+    def fit(self, clips: DescribedClips, hook: StateHook, seed: int) -> Checkpoint:
         """Train all phases, one after the other; a resumed run ends with the same weights.
 
         Raises:
@@ -113,7 +113,7 @@ class CtrlGenAug:
         frames, channels, height, width = clips.read([0]).frames.shape[1:]
         if frames < 2:
             raise ValueError(f"Ctrl-GenAug needs clips of at least 2 frames, but clip_frames is {frames}")
-        labels = sorted({*words(clips)[0]} - {""})
+        labels = sorted({*clips.labels} - {""})
         self._facts = {"clip_shape": [frames, channels, height, width], "labels": labels}
         params, losses = self.params, {}
         if isinstance(params.codec, VaeParams):

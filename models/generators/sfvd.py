@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.clip import UNKNOWN, ClipBatch, ClipSource, Condition
+from models.clip import UNKNOWN, ClipBatch, ClipSource, Condition, DescribedClips
 from models.diffusion.conditioners import drop_masks, frame_channels, mask_channels
 from models.diffusion.denoiser import Denoiser, Prediction
 from models.diffusion.frame_order import Step, bisection, chronological
@@ -80,7 +80,7 @@ class SFVD:
         self._nets: dict[str, nn.Module] = checkpoint.nets if checkpoint else {}
         self._facts: dict[str, Any] = checkpoint.facts if checkpoint else {}
 
-    def fit(self, clips: ClipSource, hook: StateHook, seed: int) -> Checkpoint:
+    def fit(self, clips: DescribedClips, hook: StateHook, seed: int) -> Checkpoint:
         """Train psi, the scene model and the motion model, one after the other; a resumed run ends with the same weights.
 
         K is the highest label among the annotated frames.

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from models.classifiers import Classifier
 from models.clip import UNKNOWN, ClipBatch, Condition
+from models.critics import vae
 from models.generators import Checkpoint
 from tasks.filters import Evidence, Filter, semantic, similarity, vae_seq
 
@@ -65,7 +66,7 @@ def test_the_chain_is_algorithm_1(seed: int, clips: int, conditions: int, alpha:
     values = torch.from_numpy(latents).float()
     chain: list[tuple[Filter, torch.Tensor]] = [
         (semantic.Semantic(semantic.Params(critic="c", alpha=alpha), NOTHING), torch.from_numpy(losses)),
-        (vae_seq.VaeSeq(vae_seq.Params(critic="v"), NOTHING), vae_seq.vae_seq(values)),
+        (vae_seq.VaeSeq(vae_seq.Params(critic="v"), NOTHING), vae.vae_seq(values)),
         (similarity.Similarity(similarity.Params(critic="v", threshold=90), NOTHING), similarity.embed(values)),
     ]
     ids = tuple(f"clip{number}" for number in range(clips))

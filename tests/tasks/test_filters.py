@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from models.clip import UNKNOWN, ClipBatch, Condition
-from models.critics import segmenter
+from models.critics import segmenter, vae
 from models.generators import Checkpoint
 from tasks.filters import Evidence, agreement, similarity, vae_seq
 from tasks.records import Decision
@@ -120,7 +120,7 @@ def test_copies_under_other_conditions_are_a_question_of_scope() -> None:
 def test_vae_seq_is_the_naive_loop() -> None:
     latents = torch.randn(5, 6, 2, 3, 4, generator=torch.Generator().manual_seed(0))
     expected = [np.mean([naive_similarity(clip[t : t + 1], clip[t + 1 : t + 2]) for t in range(5)]) for clip in latents.numpy()]
-    np.testing.assert_allclose(vae_seq.vae_seq(latents).numpy(), expected, atol=1e-4)
+    np.testing.assert_allclose(vae.vae_seq(latents).numpy(), expected, atol=1e-4)
 
 
 def test_vae_seq_in_closed_form() -> None:
@@ -128,15 +128,16 @@ def test_vae_seq_in_closed_form() -> None:
     turning = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]]).view(1, 4, 1, 1, 2)
     flipping = torch.tensor([1.0, -1.0, 1.0, -1.0]).view(1, 4, 1, 1, 1).expand(1, 4, 1, 1, 2)
     half = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]).view(1, 3, 1, 1, 2)
-    values = [float(vae_seq.vae_seq(clip)) for clip in (still, turning, flipping, half)]
+    values = [float(vae.vae_seq(clip)) for clip in (still, turning, flipping, half)]
     assert values == pytest.approx([100, 0, -100, 50], abs=1e-4)
 
 
 FOUR = [10.0, 12.0, 14.0, 50.0, 51.0, 52.0, 70.0, 72.0, 95.0, 96.0, 97.0]  # centroids 12, 51, 71, 96
 
 
-def vae_seq_filter(**changes: object) -> vae_seq.VaeSeq:
-    return vae_seq.build(vae_seq.Params.model_validate({"critic": "vae", **changes}), Checkpoint("vae", {}, {}, {}, {}))
+def vae_seq_filter(real: Sequence[float] = (), **changes: object) -> vae_seq.VaeSeq:
+    critic = Checkpoint("vae", {}, {}, {"vae_seq": real}, {})
+    return vae_seq.build(vae_seq.Params.model_validate({"critic": "vae", **changes}), critic)
 
 
 @settings(max_examples=20, deadline=None)
@@ -156,6 +157,16 @@ def test_the_outer_clusters_go_and_thresholds_come_from_all_clips() -> None:
     assert [(one.clip_id, one.keep, one.threshold) for one in few] == [
         ("clip9", False, "31.500 .. 83.500"), ("clip4", True, "31.500 .. 83.500"),
     ]  # fmt: skip
+
+
+def test_a_band_of_real_clips_does_not_care_what_else_is_in_the_set() -> None:
+    real = np.linspace(80, 90, 101)  # 95 % of them lie from 80.25 to 89.75
+    chain = vae_seq_filter(real.tolist(), rule="real")
+    good, flickering = [80.5, 84.0, 85.0, 86.0, 89.5], [10.0, 12.0, 35.0, 37.0, 60.0, 62.0]
+    table = evidence(torch.tensor([*good, 99.9, *flickering]))
+    assert kept(chain.decide(table, table.ids)) == [f"clip{number}" for number in range(5)]
+    assert {one.threshold for one in chain.decide(table, table.ids)} == {"80.250 .. 89.750"}
+    assert not {f"clip{number}" for number in range(5)} & set(kept(vae_seq_filter().decide(table, table.ids)))
 
 
 def test_four_clips_are_enough() -> None:
