@@ -184,6 +184,13 @@ def measure(vae: Any, clips: ClipSource, seed: int) -> dict[str, list[float]]:
     return {"latent_mean": latents.mean((0, 2, 3)).tolist(), "latent_std": latents.std((0, 2, 3)).clamp_min(1e-6).tolist()}
 
 
+def latent_scale(vae: Any, clips: ClipSource, seed: int) -> float:
+    """Root mean square of the latents that `measure` looks at, over all channels: 1 over diffusers' `scaling_factor`."""
+    found = measure(vae, clips, seed)
+    squares = [mean**2 + std**2 for mean, std in zip(found["latent_mean"], found["latent_std"], strict=True)]
+    return float((sum(squares) / len(squares)) ** 0.5)
+
+
 @torch.inference_mode()
 def latent_means(vae: Any, frames: Tensor, batch: int = 32) -> Tensor:
     """Posterior means of all frames: (B, T, C, H, W) in [-1, 1] -> (B, T, c, h, w) float32; `batch` frames at a time."""

@@ -28,12 +28,13 @@ class LocalTextEncoder(ModelMixin, ConfigMixin):
     Args:
         settings: the configuration of the transformers model.
         tokenizer: what `tokenizers.Tokenizer.to_str` gives, with padding and truncation set.
+        masked: tokens beyond a text's end are unseen and zero; Stable Diffusion's U-Net wants them as they come.
     """
 
     config_name = "config.json"
 
     @register_to_config
-    def __init__(self, settings: dict[str, Any], tokenizer: str) -> None:
+    def __init__(self, settings: dict[str, Any], tokenizer: str, masked: bool = True) -> None:
         super().__init__()
         from tokenizers import Tokenizer
 
@@ -42,13 +43,14 @@ class LocalTextEncoder(ModelMixin, ConfigMixin):
         self._tokenizer = Tokenizer.from_str(tokenizer)
 
     def forward(self, texts: Sequence[str]) -> Tensor:
-        """Tokens (B, L, width) of the texts, those beyond the end are zero."""
+        """Tokens (B, L, width) of the texts."""
         read = self._tokenizer.encode_batch(list(texts))
         device = next(self.parameters()).device
         numbers, there = (torch.tensor([getattr(one, what) for one in read], device=device)
                           for what in ("ids", "attention_mask"))
-        tokens: Tensor = self.model(input_ids=numbers, attention_mask=there).last_hidden_state
-        return tokens * there[..., None]
+        masked = self.config.masked
+        tokens: Tensor = self.model(input_ids=numbers, attention_mask=there if masked else None).last_hidden_state
+        return tokens * there[..., None] if masked else tokens
 
     def whole(self, tokens: Tensor) -> Tensor:
         """(B, width): the mean of a text's tokens; which one stands for the whole differs between models."""
@@ -94,27 +96,33 @@ class LocalImageEncoder(ModelMixin, ConfigMixin):
         return [one if one.ndim == 4 else one.transpose(1, 2) for one in seen]
 
 
-def load_text_encoder(folder: Path, longest: int = 77) -> LocalTextEncoder:
-    """From a folder that `save_pretrained` of transformers wrote, model and fast tokenizer; of CLIP's, its text half.
+def load_text_encoder(folder: Path, words: Path | None = None, longest: int = 77, masked: bool = True) -> LocalTextEncoder:
+    """From a folder that `save_pretrained` of transformers wrote, model and tokenizer; of CLIP's, its text half.
 
     Args:
+        words: the tokenizer's folder, where it has one of its own, as in Stable Diffusion's layout.
         longest: tokens of a text that are read at most.
+        masked: see `LocalTextEncoder`.
 
     Raises:
         ValueError: if the folder does not hold both, or transformers is not installed.
     """
     config, weights = _read(folder, "text_model")
-    path = folder / "tokenizer.json"
-    if not path.exists():
-        raise ValueError(f"text_folder: {folder} holds no tokenizer.json; save the fast tokenizer there with save_pretrained")
     from tokenizers import Tokenizer
+    from transformers import AutoTokenizer
 
-    tokenizer = Tokenizer.from_file(str(path))
+    home, padding = words or folder, config.get("pad_token_id") or 0
+    if (home / "tokenizer_config.json").exists():
+        whole = AutoTokenizer.from_pretrained(home, local_files_only=True)
+        tokenizer, padding = whole.backend_tokenizer, padding if whole.pad_token_id is None else whole.pad_token_id
+    elif (home / "tokenizer.json").exists():
+        tokenizer = Tokenizer.from_file(str(home / "tokenizer.json"))
+    else:
+        raise ValueError(f"{home} holds no tokenizer; save it there with save_pretrained of transformers")
     longest = min(longest, config.get("max_position_embeddings") or longest)
-    padding = config.get("pad_token_id") or 0
     tokenizer.enable_truncation(longest)
     tokenizer.enable_padding(length=longest, pad_id=padding, pad_token=tokenizer.id_to_token(padding) or "[PAD]")
-    net = LocalTextEncoder(config, tokenizer.to_str())
+    net = LocalTextEncoder(config, tokenizer.to_str(), masked)
     net.model.load_state_dict(weights)
     return net
 

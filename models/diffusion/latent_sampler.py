@@ -11,15 +11,16 @@ from torch import Tensor
 
 from models.diffusion.denoiser import Prediction
 
-Schedule = Literal["scaled_linear", "cosine"]
+Schedule = Literal["scaled_linear", "linear", "cosine"]
 Solver = Literal["fast", "ddim"]
 Predict = Callable[[Tensor, Tensor, bool], tuple[Tensor, Tensor | None]]
 """(x_t, t (B,), guided) -> conditional prediction and, if guided, the unconditional one."""
 
 
 def latent_schedule(schedule: Schedule, prediction: Prediction, steps: int = 1000) -> DDPMScheduler:
-    """Stable Diffusion's scaled-linear beta from 0.00085 to 0.012, as Ctrl-GenAug takes it over, or IDDPM's cosine."""
-    kind = "squaredcos_cap_v2" if schedule == "cosine" else "scaled_linear"
+    """Stable Diffusion's scaled-linear beta from 0.00085 to 0.012, which Ctrl-GenAug takes over, AnimateDiff's linear one
+    between the same ends, or IDDPM's cosine."""
+    kind = "squaredcos_cap_v2" if schedule == "cosine" else schedule
     return DDPMScheduler(steps, beta_start=0.00085, beta_end=0.012, beta_schedule=kind, prediction_type=prediction,
                          clip_sample=False)
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor, nn
 
 from models.alignment import AlignmentParams, train_aligned
@@ -24,34 +24,13 @@ from models.diffusion.warped_noise import warped_noise
 from models.generators import Checkpoint
 from models.motion import optical_flow, trajectories
 from models.motion_vectors import codec_vectors
+from models.nets.image_unet import ImageParams
 from models.nets.sequence_unet import SequenceUNet
 from models.seeding import derive_seed, generator
 from models.trainer import Loss, StateHook, TrainParams, fit
 
 What = Literal["label", "text", "image", "motion"]
 EVERYTHING: tuple[What, ...] = ("label", "text", "image", "motion")
-
-
-class ImageParams(BaseModel):
-    """The image model and its training; `batch_size` counts frames."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    channels: list[int] = Field([64, 128], min_length=1)
-    layers: int = Field(1, gt=0, description="residual blocks a level")
-    attention: list[int] = Field([0, 1], description="levels with attention, 0 the latents' own resolution")
-    head_width: int = Field(32, gt=0)
-    norm_groups: int = Field(8, gt=0)
-    train: TrainParams
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> ImageParams:
-        if odd := [many for many in self.channels if many % self.head_width or many % self.norm_groups]:
-            sizes = f"head_width {self.head_width} and norm_groups {self.norm_groups}"
-            raise ValueError(f"channels {odd} must be multiples of {sizes}")
-        if beyond := [level for level in self.attention if not 0 <= level < len(self.channels)]:
-            raise ValueError(f"attention {beyond} names no level; channels has levels 0 to {len(self.channels) - 1}")
-        return self
 
 
 class Params(BaseModel):

@@ -81,7 +81,7 @@ def test_frames_are_scaled_and_resized_as_the_model_wants_them(folders: dict[str
 def test_a_folder_without_its_parts_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"holds no config\.json"):
         load_image_encoder(tmp_path)
-    with pytest.raises(ValueError, match=r"holds no tokenizer\.json"):
+    with pytest.raises(ValueError, match="holds no tokenizer"):
         load_text_encoder(folders["vit"])
 
 
