@@ -68,6 +68,34 @@ def control_summary(study: Path) -> str:
     return "\n".join(lines)
 
 
+def appearance_table(study: Path) -> str:
+    """Whether the sets of a run look and move like the real training clips."""
+    lines = ["| set | measure | synthetic | real | 90 % of the real clips | synthetic clips within |",
+             "|---|---|---|---|---|---|"]
+    for name, measures in json.loads((study / "appearance.json").read_text()).items():
+        for measure, one in measures.items():
+            lines.append(f"| {name} | {measure.replace('_', ' ')} | {one['value']:.3f} | {one['real']:.3f} "
+                         f"| {one['low']:.3f} to {one['high']:.3f} | {100 * one['inside']:.0f} % |")
+    return "\n".join(lines)
+
+
+def solver_table(study: Path) -> str:
+    """The fast preset, the one with a guidance interval and the paper's own sampling, by what their clips show and look like."""
+    control, seen = (json.loads((study / f"{name}.json").read_text()) for name in ("control", "appearance"))
+    sets = {"ctrl_genaug": "DPM-Solver++, 20 steps, guidance 2", "interval": "the same, guidance 4 at 20 to 80 % of the noise",
+            "ddim": "DDIM, 200 steps, guidance 7.5 (the paper's)"}
+    shown = {"label": "class", "text": "text", "image": "image prior", "motion": "motion"}
+    looks = ("contrast", "sharpness", "frame_change", "motion_energy")
+    heads = ["sampling", *shown.values(), *(name.replace("_", " ") for name in looks)]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for name, words in sets.items():
+        cells = [f"{control[name][what]['value']:.2f}" for what in shown]
+        cells += [format(seen[name][what]["value"], ".3f") for what in looks]
+        lines.append(f"| {words} | " + " | ".join(cells) + " |")
+    real = [f"{seen['ctrl_genaug'][what]['real']:.3f}" for what in looks]
+    return "\n".join([*lines, "| real training clips | | | | | " + " | ".join(real) + " |"])
+
+
 def planted_table(study: Path) -> str:
     """Of held-out patients' clips: what each filter drops of good and of planted ones."""
     found = json.loads((study / "planted.json").read_text())["good clips of"]["test"]
@@ -88,6 +116,8 @@ def results_page() -> str:
     for study in STUDIES:
         counts = json.loads((study / "metrics.json").read_text())["counts"]
         control = [control_table(study) + "\n"] if (study / "control.json").exists() else []
+        if (study / "appearance.json").exists():
+            control.append(appearance_table(study) + "\n")
         if (study / "planted.json").exists():
             control.append("Planted among clips of held-out patients (`python benchmarks/planted.py`):\n")
             control.append(planted_table(study) + "\n")
@@ -117,7 +147,7 @@ def test_the_readme_shows_the_study_on_real_data() -> None:
 
 def test_the_readme_shows_what_conditions_and_filters_do() -> None:
     study, page = ROOT / "docs" / "results" / "lung_study", (ROOT / "README.md").read_text()
-    assert control_summary(study) in page and planted_table(study) in page
+    assert control_summary(study) in page and solver_table(study) in page and planted_table(study) in page
 
 
 def test_every_local_link_and_picture_exists() -> None:

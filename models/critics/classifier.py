@@ -73,10 +73,28 @@ def loss_of(checkpoint: Checkpoint, frames: Tensor, labels: Sequence[str]) -> Te
     Raises:
         ValueError: for a class the classifier does not know.
     """
+    asked = _asked(checkpoint, labels)
+    return -probabilities(checkpoint, frames).clamp_min(1e-12).log().gather(1, asked[:, None])[:, 0]
+
+
+def rank_of(checkpoint: Checkpoint, frames: Tensor, labels: Sequence[str]) -> Tensor:
+    """(B,) how many classes are at least as likely as the asked one, itself included; of equal ones those before it in order.
+
+    Raises:
+        ValueError: for a class the classifier does not know.
+    """
+    asked = _asked(checkpoint, labels)[:, None]
+    chances = probabilities(checkpoint, frames)
+    own = chances.gather(1, asked)
+    before = torch.arange(chances.shape[1])[None] < asked
+    return 1 + ((chances > own) | ((chances == own) & before)).sum(1)
+
+
+def _asked(checkpoint: Checkpoint, labels: Sequence[str]) -> Tensor:
+    """(B,) class numbers."""
     known: list[str] = checkpoint.facts["labels"]
     if strange := set(labels) - set(known):
         names = ", ".join(sorted(map(repr, strange)))
         raise ValueError(f"clips of class {names}, but the classifier knows {', '.join(known)}; sample clips of those classes, "
                          "or leave this filter out")
-    asked = torch.tensor([known.index(label) for label in labels])
-    return -probabilities(checkpoint, frames).clamp_min(1e-12).log().gather(1, asked[:, None])[:, 0]
+    return torch.tensor([known.index(label) for label in labels])

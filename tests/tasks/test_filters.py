@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from models.clip import UNKNOWN, ClipBatch, Condition
 from models.critics import segmenter, vae
 from models.generators import Checkpoint
-from tasks.filters import Evidence, agreement, similarity, vae_seq
+from tasks.filters import Evidence, agreement, rejection, similarity, vae_seq
 from tasks.records import Decision
 
 LATENTS = (3, 2, 2, 2)  # frames, channels, height, width
@@ -264,3 +264,41 @@ def test_a_segmenter_that_finds_nothing_drops_nothing_and_says_so() -> None:
     decisions = agreement_filter([0.0, 0.0, 0.4]).decide(table, table.ids)
     assert kept(decisions) == ["clip0", "clip1"]
     assert all("the segmenter misses held-out real masks too" in one.reason for one in decisions)
+
+
+class Says(nn.Module):
+    """A classifier whose logits are the first pixels of the first frame."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Parameter(torch.ones(()))
+
+    def forward(self, frames: Tensor) -> Tensor:
+        return self.one * frames[:, 0, 0, 0, :3]
+
+
+def rejection_filter(top_k: int) -> rejection.Rejection:
+    critic = Checkpoint("classifier", {}, {"classifier": Says()}, {"labels": ["a", "b", "c"]}, {})
+    return rejection.build(rejection.Params(critic="classifier", top_k=top_k), critic)
+
+
+@pytest.mark.parametrize(("top_k", "keeps"), [(1, ["clip0", "clip3"]), (2, ["clip0", "clip1", "clip3", "clip4"])])
+def test_rejection_keeps_what_shows_its_class_among_the_likeliest(top_k: int, keeps: list[str]) -> None:
+    """By hand: ranks 1, 2, 3, and of two equally likely classes the first in order goes first."""
+    frames = torch.zeros(5, 2, 1, 4, 4)
+    frames[:3, :, 0, 0, :3] = torch.tensor([0.9, 0.5, 0.1])
+    frames[3:, :, 0, 0, :3] = torch.tensor([0.5, 0.5, 0.1])
+    ids = tuple(f"clip{number}" for number in range(5))
+    masks = torch.zeros(5, 2, 4, 4, dtype=torch.uint8)
+    one = rejection_filter(top_k)
+    values = one.score(ClipBatch(ids, frames, Condition(ids, masks, ("a", "b", "c", "a", "b"))))
+    assert values.tolist() == [1, 2, 3, 1, 2]
+    decisions = one.decide(evidence(values.float()), list(ids))
+    assert kept(decisions) == keeps
+    assert decisions[0].reason == "its class is the likeliest" and decisions[2].reason == "its class is number 3 by likelihood"
+    assert decisions[0].threshold == f"<= {top_k}"
+
+
+def test_a_k_that_rejects_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"top_k: 3 of 3 classes \(a, b, c\) rejects nothing; take at most 2"):
+        rejection_filter(3)
