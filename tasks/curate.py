@@ -47,7 +47,7 @@ def score_shard(clips: Path, shard: int, name: str, entry: Entry, critics: Path,
         return
     rows = list(range(shard * store.shard_clips, min((shard + 1) * store.shard_clips, len(store))))
     described = Described(store, read_table(clips / "plan.parquet", PlanRecord))
-    values = _filter(entry, critics).score(described.read(rows))
+    values = filter_of(entry, critics).score(described.read(rows))
     atomic_write(file, save({"values": values.float().contiguous()}, {"fingerprint": mark}))
 
 
@@ -132,7 +132,7 @@ def _decide(name: str, entry: Entry, store: ClipStore, groups: tuple[str, ...], 
         if values is None:
             raise ValueError(f"{file}: shard {shard} has no score by filter {name}; run `cinefab curate` again")
         parts.append(values)
-    made = _filter(entry, critics).decide(Evidence(store.ids, groups, torch.cat(parts)), alive)
+    made = filter_of(entry, critics).decide(Evidence(store.ids, groups, torch.cat(parts)), alive)
     made = [replace(one, filter=name) for one in made]
     would_drop = sum(not one.keep for one in made)
     if plugin.params("tasks.filters", entry).score_only:
@@ -156,7 +156,8 @@ def _values(file: Path, mark: str) -> torch.Tensor | None:
         return None
 
 
-def _filter(entry: Entry, critics: Path) -> Filter:
+def filter_of(entry: Entry, critics: Path) -> Filter:
+    """The filter of an entry with its critic."""
     module = plugin.load("tasks.filters", entry["kind"])
     folder = critics / entry["critic"]
     built: Filter = module.build(plugin.params("tasks.filters", entry), _critic(folder, checkpoint_digest(folder)))

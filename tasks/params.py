@@ -66,10 +66,23 @@ class SampleParams(Section):
     """One synthetic set: which generator, how many clips, with which sampling options."""
 
     generator: str
-    clips: int = Field(gt=0)
+    clips: int = Field(gt=0, description="how many; with per_class, at most this many")
+    per_class: dict[str, Annotated[int, Field(ge=0)]] | Literal["balance"] | None = Field(
+        None, description="how many of each class; balance: what each lacks of the largest, among the training clips"
+    )
+    until: str | None = Field(None, description="an entry of filters of kind rejection: go on until it keeps per_class")
+    rounds: int = Field(6, gt=0, description="until: of candidates, at most")
     shard_clips: int = Field(8, gt=0, description="one unit of work and of storage")
     batch_clips: int = Field(4, gt=0, description="clips denoised together; always exactly this many, the last batch is padded")
     sampling: Entry = Field(default_factory=dict, description="the generator's own Sampling")
+
+    @model_validator(mode="after")
+    def _rounds_have_an_end(self) -> SampleParams:
+        if self.until is not None and self.per_class is None:
+            raise ValueError("until: needs per_class, the number of clips that are to be kept of each class")
+        if self.until is None and "rounds" in self.model_fields_set:
+            raise ValueError("rounds: counts those of until; give that, or take rounds out")
+        return self
 
 
 class ControlParams(Section):
@@ -214,6 +227,8 @@ class Params(Section):
             plugin.params(
                 "models.generators", {"kind": self.generators[sample.generator]["kind"], **sample.sampling}, "Sampling"
             )
+            if sample.until is not None and self.filters.get(sample.until, {}).get("kind") != "rejection":
+                raise ValueError(f"samples.{name}.until: {sample.until!r} is not an entry of filters of kind rejection")
         for section, entries in (("generators", self.generators), ("critics", self.critics)):
             for name, entry in entries.items():
                 for folder in pretrained_folders(plugin.params(f"models.{section}", entry)):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -30,11 +31,21 @@ logger = logging.getLogger(__name__)
 Arrays = dict[str, NDArray[np.uint8]]
 
 
-def plan_shards(sample: SampleParams, seed: int, checkpoint: Path, conditions: Path, out: Path) -> list[int]:
+def plan_shards(sample: SampleParams, seed: int, checkpoint: Path, conditions: Path, out: Path,
+                rounds: Sequence[Mapping[str, int]] | None = None, basis: Any = None) -> list[int]:
     """Write `plan.parquet` and `plan.json` and open the store; returns the shards still to be made.
 
-    Clip i takes condition i modulo the bank's size and draw i divided by it. Its seed hashes run seed, generator kind,
-    condition and draw, so two sets that differ only in sampling options are paired clip by clip.
+    Clip i takes condition i modulo the bank's size and draw i divided by it; of each class, if `rounds` say how many. A clip's
+    seed hashes run seed, generator kind, condition and draw, so two sets that differ only in sampling options are paired clip
+    by clip.
+
+    Args:
+        rounds: clips of each class, round by round; a longer list extends the plan of a shorter one. None: every condition in
+            turn.
+        basis: what rounds after the first depend on beside the clips before; other values begin anew.
+
+    Raises:
+        ValueError: for a class that no condition has.
     """
     kind = read_json(checkpoint / "checkpoint.json")["kind"]
     sampling = plugin.params("models.generators", {"kind": kind, **sample.sampling}, "Sampling").model_dump(mode="json")
@@ -47,8 +58,7 @@ def plan_shards(sample: SampleParams, seed: int, checkpoint: Path, conditions: P
         "params_digest": params_digest(sample),
     }
     plan = []
-    for number in range(sample.clips):
-        draw, row = divmod(number, len(bank))
+    for number, (row, draw) in enumerate(_in_turn(len(bank), sample.clips) if rounds is None else _by_class(bank, rounds)):
         own_seed = derive_seed(seed, kind, bank[row].condition_id, draw)
         words = json.dumps(
             [header["checkpoint_digest"], bank[row].condition_id, own_seed, sampling, sample.batch_clips], sort_keys=True
@@ -63,11 +73,34 @@ def plan_shards(sample: SampleParams, seed: int, checkpoint: Path, conditions: P
         "frames": ArraySpec((frames, height, width, channels), "uint8"),
         "masks": ArraySpec((frames, height, width), "uint8"),
     }
-    mark = fingerprint("sample", header, sample.model_dump(mode="json"), [record.clip_id for record in plan])
+    mark = fingerprint("sample", header, sample.model_dump(mode="json"), seed, [one.condition_id for one in bank], basis)
     store = ClipStore.create(out / "clips.zarr", arrays, sample.shard_clips, mark)
     write_table(out / "plan.parquet", plan, PlanRecord)
     write_json(out / "plan.json", {**header, "fingerprint": mark, "clips": len(plan)})
     return sorted({record.shard for record in plan} - store.done())
+
+
+def _in_turn(bank: int, clips: int) -> Iterator[tuple[int, int]]:
+    """(condition, draw): every condition once, then all again."""
+    for number in range(clips):
+        draw, row = divmod(number, bank)
+        yield row, draw
+
+
+def _by_class(bank: Sequence[ConditionRecord], rounds: Sequence[Mapping[str, int]]) -> Iterator[tuple[int, int]]:
+    """(condition, draw): one of every class in turn; a class goes through its own conditions, over all rounds."""
+    own: dict[str, list[int]] = defaultdict(list)
+    for row, one in enumerate(bank):
+        own[one.label or ""].append(row)
+    taken: Counter[str] = Counter()
+    for counts in rounds:
+        if strange := sorted(set(counts) - set(own)):
+            raise ValueError(f"per_class: no condition is of class {', '.join(strange)}; the bank has {', '.join(sorted(own))}")
+        for turn in range(max(counts.values(), default=0)):
+            for label in sorted(label for label, number in counts.items() if turn < number):
+                draw, place = divmod(taken[label], len(own[label]))
+                taken[label] += 1
+                yield own[label][place], draw
 
 
 def sample_shard(shard: int, checkpoint: Path, conditions: Path, out: Path, device: str = "cpu") -> int:

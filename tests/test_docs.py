@@ -80,7 +80,7 @@ def appearance_table(study: Path) -> str:
 
 
 def solver_table(study: Path) -> str:
-    """The fast preset, the one with a guidance interval and the paper's own sampling, by what their clips show and look like."""
+    """The fast preset, with a guidance interval, and the paper's own sampling: what their clips show and look like."""
     control, seen = (json.loads((study / f"{name}.json").read_text()) for name in ("control", "appearance"))
     sets = {"ctrl_genaug": "DPM-Solver++, 20 steps, guidance 2", "interval": "the same, guidance 4 at 20 to 80 % of the noise",
             "ddim": "DDIM, 200 steps, guidance 7.5 (the paper's)"}
