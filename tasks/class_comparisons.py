@@ -17,7 +17,7 @@ import numpy.typing as npt
 from tasks import comparisons
 from tasks.benchmarks import Conclusion
 from tasks.comparisons import plain
-from tasks.metrics.classification import estimate, mcnemar_exact, metric_values, patient_resamples
+from tasks.metrics.classification import estimate, mcnemar_exact, metric_values, patient_resamples, video_jaccard
 from tasks.params import BenchmarkParams
 from tasks.records import ClassificationRecord
 from tasks.statistics import holm, resamples
@@ -56,6 +56,9 @@ class _Table:
         self.clips = list(clips)
         self.truth = np.array([self.classes.index(row.truth) for row in clips.values()])
         self.unit = np.unique([row.patient for row in clips.values()], return_inverse=True)[1]
+        videos, self.video = np.unique([row.video for row in clips.values()], return_inverse=True)
+        self.changing = any(len(set(self.truth[self.video == one])) > 1 for one, name in enumerate(videos) if name)
+        """Whether a video shows more than one class: only then does it say something to judge it as a whole."""
         place = {clip: number for number, clip in enumerate(self.clips)}
         seeds = sorted({row.seed for row in rows})
         self.seeds = seeds
@@ -68,6 +71,9 @@ class _Table:
 
 def _values(table: _Table, key: tuple[str, str], counts: Values) -> dict[str, Values]:
     found = [metric_values(one, table.truth, table.classes, counts) for one in table.probabilities[key]]
+    if table.changing:
+        found = [one | video_jaccard(given.argmax(1), table.truth, table.video, table.classes, counts)
+                 for one, given in zip(found, table.probabilities[key], strict=True)]
     return {name: np.stack([one[name] for one in found]) for name in found[0]}
 
 

@@ -39,7 +39,7 @@ class DatasetParams(Section):
     """One data set: where it is, how to read it, what a clip of it is."""
 
     name: str = Field(pattern=r"^[a-z0-9_]+$")
-    reader: str = Field(description="module of tasks.readers: nifti, video, images, dicom, phantom, acdc, mosmed, mrnet, tusc")
+    reader: str = Field(description="a module of tasks.readers: nifti, video, images, dicom, phantom, acdc, mosmed, ...")
     location: Path = Field(description="folder (or, for the phantom, the simulator's own file)")
     options: Entry = Field(default_factory=dict, description="the reader's own Params")
     simulated: bool = False
@@ -52,6 +52,7 @@ class DatasetParams(Section):
     clip_frames: int = Field(gt=0)
     stride: int = Field(1, gt=0, description="every n-th frame inside a window")
     clips_per_source: int | None = Field(None, gt=0, description="at most this many windows a file; None: all that fit")
+    hop: int | None = Field(None, gt=0, description="frames from window to window, which may overlap; None: they do not")
     frame_size: tuple[int, int] = Field(description="height, width in pixels")
     fit: Literal["pad", "stretch"] = "pad"
     window: tuple[float, float] = Field((0.5, 99.5), description="percentiles of a clip mapped to black and white")

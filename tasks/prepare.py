@@ -46,6 +46,7 @@ class _Found:
     annotated: bool
     views: NDArray[np.float16]
     mask_volume: float | None
+    label: str | None
 
 
 def prepare(dataset: DatasetParams, seed: int, out: Path) -> dict[str, Any]:
@@ -100,8 +101,10 @@ def _finished(out: Path, mark: str) -> dict[str, Any] | None:
     return summary if whole else None
 
 
-def _clips(source: Source, dataset: DatasetParams, refuse: Callable[[str], None]) -> Iterator[tuple[Clip, float | None]]:
-    """The clips of one source, with the mask volume of the whole; `refuse` is told the reason of all that gives none."""
+def _clips(source: Source, dataset: DatasetParams,
+           refuse: Callable[[str], None]) -> Iterator[tuple[Clip, float | None, str | None]]:
+    """The clips of one source, with the mask volume of the whole and the class of each; `refuse` is told the reason of all that
+    gives none."""
     try:
         if not source.patient:
             raise QuarantinedError("has no patient in dataset.options.table or by dataset.options.patient_pattern")
@@ -111,7 +114,8 @@ def _clips(source: Source, dataset: DatasetParams, refuse: Callable[[str], None]
             raise QuarantinedError("is empty")
         volume = source.read()
         check_volume(volume, len(dataset.classes))
-        starts = window_starts(len(volume.frames), dataset.clip_frames, dataset.stride, dataset.clips_per_source)
+        starts = window_starts(len(volume.frames), dataset.clip_frames, dataset.stride, dataset.clips_per_source,
+                               dataset.hop)
     except QuarantinedError as error:
         refuse(str(error))
         return
@@ -121,7 +125,11 @@ def _clips(source: Source, dataset: DatasetParams, refuse: Callable[[str], None]
         except QuarantinedError as error:
             refuse(str(error))
             continue
-        yield (start, frames, masks), volume.mask_volume
+        label = source.label
+        if volume.labels is not None:
+            middle = start + (dataset.clip_frames // 2) * dataset.stride
+            label = volume.labels[min(middle, len(volume.labels) - 1)] or None
+        yield (start, frames, masks), volume.mask_volume, label
 
 
 def _clip_id(frames: NDArray[np.uint8], masks: NDArray[np.uint8]) -> str:
@@ -137,7 +145,7 @@ def _survey(sources: list[Source], dataset: DatasetParams) -> tuple[list[_Found]
     bar = tqdm(sources, desc="survey", unit="file", mininterval=2)
     for number, source in enumerate(bar):
         reasons: list[str] = []
-        for (start, frames, masks), volume in _clips(source, dataset, reasons.append):
+        for (start, frames, masks), volume, label in _clips(source, dataset, reasons.append):
             shape = shape or frames.shape
             if frames.shape != shape:
                 reasons.append(f"has {frames.shape[-1]} channels, the files before it have {shape[-1]}")
@@ -148,7 +156,7 @@ def _survey(sources: list[Source], dataset: DatasetParams) -> tuple[list[_Found]
                 continue
             owner[clip_id] = source.name
             annotated = bool((masks != UNKNOWN).reshape(len(masks), -1).all(1).any())
-            found.append(_Found(number, start, clip_id, annotated, thumbnails(frames), volume))
+            found.append(_Found(number, start, clip_id, annotated, thumbnails(frames), volume, label))
         if reasons:
             more = f"; and so on, {len(reasons)} clips in all" if len(reasons) > 1 else ""
             refused.append(QuarantineRecord(source.name, reasons[0] + more))
@@ -163,7 +171,7 @@ def _split(found: list[_Found], sources: list[Source], digests: list[str], datas
     """The manifest, and for every clip whether its masks are to be replaced by UNKNOWN."""
     patients = [sources[clip.source].patient for clip in found]
     groups = groups_of(patients, np.stack([clip.views for clip in found]), dataset.near_duplicate)
-    labels = [sources[clip.source].label for clip in found]
+    labels = [clip.label for clip in found]
     sites = [sources[clip.source].site for clip in found]
     if strange := set(dataset.out_domain) - set(sites):
         raise ValueError(f"dataset.out_domain: {', '.join(sorted(strange))} is no site of a clip; there are "
@@ -179,11 +187,15 @@ def _split(found: list[_Found], sources: list[Source], digests: list[str], datas
     unmasked = [train and patient not in keep for train, patient in zip(trained, patients, strict=True)]
     records = [
         ClipRecord(clip.clip_id, patient, digests[clip.source], clip.first_frame, dataset.stride, label,
-                   sources[clip.source].text, clip.annotated and not hidden, group, splits[group], site)
+                   _text(sources[clip.source], clip.label), clip.annotated and not hidden, group, splits[group], site)
         for clip, patient, label, group, hidden, site in zip(found, patients, labels, groups, unmasked, sites, strict=True)
     ]
     check_no_leak(records)
     return records, unmasked
+
+
+def _text(source: Source, label: str | None) -> str:
+    return source.texts.get(label or "", source.text) if source.texts else source.text
 
 
 def _write(store: ClipStore, sources: list[Source], found: list[_Found], records: list[ClipRecord], unmasked: list[bool],
@@ -213,7 +225,7 @@ def _rows(numbers: Iterable[int], sources: list[Source], rows: dict[tuple[int, i
           dataset: DatasetParams) -> Iterator[Clip]:
     """Row, frames and masks of the wanted clips, in row order."""
     for number in numbers:
-        for (start, frames, masks), _ in _clips(sources[number], dataset, lambda reason: None):
+        for (start, frames, masks), _, _ in _clips(sources[number], dataset, lambda reason: None):
             row = rows.get((number, start))
             if row in wanted and row is not None:
                 yield row, frames, masks

@@ -174,6 +174,7 @@ class ClassificationRecord:
     Attributes:
         truth: its label.
         classes, probabilities: of every class, in the same order.
+        video: stands for the file the clip was cut from.
     """
 
     arm: str
@@ -184,6 +185,7 @@ class ClassificationRecord:
     truth: str
     classes: list[str]
     probabilities: list[float]
+    video: str = ""
 
 
 @dataclass(frozen=True)

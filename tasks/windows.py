@@ -17,8 +17,9 @@ Fit = Literal["pad", "stretch"]
 Pixels = NDArray[np.uint8]
 
 
-def window_starts(frames: int, length: int, stride: int, most: int | None = None) -> list[int]:
-    """First frames of the largest number of non-overlapping windows that fit, spread evenly (Ctrl-GenAug's release).
+def window_starts(frames: int, length: int, stride: int, most: int | None = None, hop: int | None = None) -> list[int]:
+    """First frames of the largest number of non-overlapping windows that fit, spread evenly (Ctrl-GenAug's release); or, with
+    a `hop`, of one window every so many frames, of which `most` are an even choice.
 
     A window spans (length - 1) * stride + 1 frames; what is left over is shared out before, between and after. A volume
     shorter than one window has one, to be padded at its end, if at least half of the clip's frames are real.
@@ -31,6 +32,9 @@ def window_starts(frames: int, length: int, stride: int, most: int | None = None
         if (real := -(-frames // stride)) * 2 < length:
             raise QuarantinedError(f"has {frames} frames, {real} of a clip's {length} at stride {stride}; half is the least")
         return [0]
+    if hop is not None:
+        every = list(range(0, frames - span + 1, hop))
+        return every if most is None or most >= len(every) else [every[len(every) * place // most] for place in range(most)]
     count = min(frames // span, most or frames)
     left = frames - count * span
     return [round(left * (number + 1) / (count + 1)) + number * span for number in range(count)]

@@ -223,4 +223,4 @@ def _score(net: Classifier, store: ClipStore, records: Sequence[ClipRecord], row
         for row, chances in zip(part, found, strict=True):
             one = records[row]
             yield ClassificationRecord(run.arm, run.network, run.seed, one.clip_id, one.patient, str(one.label), classes,
-                                       chances)
+                                       chances, one.source)

@@ -62,6 +62,37 @@ def patient_resamples(unit: npt.NDArray[np.int64], draws: int, seed: int) -> Val
     return np.concatenate([np.ones((1, len(unit))), drawn])
 
 
+def video_jaccard(calls: npt.ArrayLike, truth: npt.ArrayLike, videos: npt.ArrayLike, classes: Sequence[str],
+                  counts: Values) -> dict[str, Values]:
+    """Jaccard indices video by video, averaged over videos and then over classes ("Metrics Matter", Funke et al. 2023).
+
+    Of a video and a class, TP / (TP + FP + FN) over the video's clips; where neither truth nor calls show the class it is
+    undefined and left out.
+
+    Args:
+        calls, truth: (N,) integers in 0..C-1.
+        videos: (N,) integers from 0.
+        counts: (D, N) weightings in which all clips of a video count alike.
+
+    Returns:
+        (D,) "video_jaccard" and, by class, "jaccard_<class>".
+    """
+    called, labels, video = (np.asarray(one, np.int64) for one in (calls, truth, videos))
+    number, shape = len(classes), (int(video.max()) + 1, len(classes))
+    both, either = np.zeros(shape), np.zeros(shape)
+    np.add.at(both, (video[called == labels], labels[called == labels]), 1)
+    for one in (called, labels):
+        np.add.at(either, (video, one), 1)
+    either -= both
+    index = np.divide(both, either, out=np.full(shape, np.nan), where=either > 0)  # (V, C)
+    first = np.unique(video, return_index=True)[1]
+    weight, defined = counts[:, first], ~np.isnan(index)
+    total, sums = weight @ defined, weight @ np.where(defined, index, 0)  # (D, C)
+    by_class = np.divide(sums, total, out=np.full(total.shape, np.nan), where=total > 0)
+    table = {"video_jaccard": _mean_of_defined(by_class.T)}
+    return table | {f"jaccard_{name}": by_class[:, place] for place, name in enumerate(classes[:number])}
+
+
 def metric_values(probabilities: npt.ArrayLike, truth: npt.ArrayLike, classes: Sequence[str],
                   counts: Values) -> dict[str, Values]:
     """(D,) values of every metric for D weightings (D, N) of the clips; arguments as for `classification_metrics`."""

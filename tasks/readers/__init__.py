@@ -7,8 +7,8 @@ A module offers `Params` and `sources(location, params) -> list[Source]`, ordere
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ class Volume:
         frames: (F, H, W, C) of any real dtype; C is 1 (grey) or 3 (RGB).
         masks: (F, H, W) uint8 label maps, `models.clip.UNKNOWN` on frames nobody annotated, or None.
         mask_volume: mm^3 of everything the mask shows, where the file says how large a voxel is.
+        labels: the class of every frame, "" where there is none, of a source whose class changes; a clip has that of its
+            middle frame.
         frame_time_ms: milliseconds between frames where the file says so.
     """
 
@@ -34,6 +36,7 @@ class Volume:
     masks: NDArray[Any] | None = None
     frame_time_ms: float | None = None
     mask_volume: float | None = None
+    labels: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class Source:
         read: decodes it.
         text: what it shows in words, "" if nothing is said.
         site: where it was made, "" if nothing is said.
+        texts: what a clip shows in words by its class, where classes change within the source; it stands in place of `text`.
         key: stands for the bytes of a source that is computed, not stored (the phantom).
     """
 
@@ -58,6 +62,7 @@ class Source:
     text: str = ""
     key: str = ""
     site: str = ""
+    texts: Mapping[str, str] = field(default_factory=dict)
 
     def digest(self) -> str:
         """sha256 of the files' bytes, in order."""

@@ -8,15 +8,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import av
 import nibabel
 import numpy as np
 import pytest
+from PIL import Image
 from pydantic import ValidationError
 
 from models.clip import UNKNOWN
 from tasks.params import DatasetParams
 from tasks.prepare import prepare
-from tasks.readers import QuarantinedError, Source, acdc, mosmed, mrnet, tusc
+from tasks.readers import QuarantinedError, Source, acdc, mosmed, mrnet, sar_rarp50, tusc
 from tasks.records import ClipRecord, QuarantineRecord
 from tasks.split import check_no_leak
 from tasks.tables import read_table
@@ -374,3 +376,66 @@ def test_the_sentence_leaves_out_what_is_not_known() -> None:
     assert sentence(row) == "The nodule is taller-than-wide, and macrocalcifications with punctate echogenic foci."
     assert sentence({**row, "ti-rads_echogenicfoci": "0"}) == "The nodule is taller-than-wide."
     assert sentence(dict.fromkeys(row, "")) == ""
+
+
+def sar_rarp50_video(folder: Path, shade: int, frames: int = 60, rate: int = 60) -> None:
+    """An AVI whose pattern grows brighter, actions every sixth frame, and labels of instruments once in 30 frames."""
+    folder.mkdir(parents=True)
+    pattern = np.kron(np.random.default_rng(shade).integers(-10, 50, (4, 8, 1)), np.ones((8, 8, 1)))
+    with av.open(str(folder / "video_left.avi"), "w") as container:
+        stream = container.add_stream("ffv1", rate=rate)
+        stream.width, stream.height, stream.pix_fmt = 64, 32, "yuv420p"
+        for number in range(frames):
+            picture = np.broadcast_to(pattern + shade + 2 * number, (32, 64, 3)).astype(np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p")))
+        container.mux(stream.encode())
+    lines = [f"{number:09d},{1 if number < 30 else 6}" for number in range(0, frames, 6)]
+    (folder / "action_discrete.txt").write_text("\n".join(lines) + "\n")
+    (folder / "segmentation").mkdir()
+    for number in (0, 30):
+        labels = np.zeros((32, 64), np.uint8)
+        labels[:16] = 3 if number else 1
+        Image.fromarray(labels).save(folder / "segmentation" / f"{number:09d}.png")
+
+
+def test_sar_rarp50(tmp_path: Path) -> None:
+    sar_rarp50_video(tmp_path / "train1/video_01", 10)
+    sar_rarp50_video(tmp_path / "train1/video_11_1", 40)
+    sar_rarp50_video(tmp_path / "test/video_11_2", 80)
+    found = by_name(sar_rarp50.sources(tmp_path, sar_rarp50.Params(size=(16, 32))))
+    assert {name: source.patient for name, source in found.items()} == {
+        "test/video_11_2": "video_11", "train1/video_01": "video_01", "train1/video_11_1": "video_11"}
+    source = found["train1/video_01"]
+    volume = source.read()
+    assert volume.frames.shape == (10, 16, 32, 3) and volume.frame_time_ms == pytest.approx(100)
+    assert np.abs(np.diff(volume.frames.mean((1, 2, 3))) - 12).max() < 2  # every sixth frame is taken
+    assert volume.labels == ("G1",) * 5 + ("G6",) * 5
+    assert source.texts["G6"] == "action recognition task of cutting the suture"
+    assert volume.masks is not None and (volume.masks[[1, 2, 3, 4, 6]] == UNKNOWN).all()
+    assert (volume.masks[0, :8] == 1).all() and (volume.masks[5, :8] == 3).all() and not volume.masks[5, 8:].any()
+    few = sar_rarp50.sources(tmp_path, sar_rarp50.Params(size=(16, 32), actions=["G6"], masks=False))[0].read()
+    assert few.labels == ("",) * 5 + ("G6",) * 5 and few.masks is None
+    with pytest.raises(ValueError, match="G9 is not G0 to G7"):
+        sar_rarp50.sources(tmp_path, sar_rarp50.Params(actions=["G9"]))
+
+
+def test_sar_rarp50_becomes_clips_with_the_action_at_their_middle(tmp_path: Path) -> None:
+    for number in range(1, 7):
+        sar_rarp50_video(tmp_path / f"train1/video_{number:02d}", 10 * number)
+    (tmp_path / "train1/video_06/action_discrete.txt").write_text("0,1\n6,12\n")
+    records, reasons = prepared("sar_rarp50", tmp_path, tmp_path / "out", {"size": [16, 32], "masks": False}, clip_frames=4,
+                                hop=2, near_duplicate=1.0)
+    assert "actions outside 0..7" in reasons["train1/video_06"]
+    assert len(records) == 5 * 4 and {record.patient for record in records} == {f"video_{number:02d}" for number in range(1, 6)}
+    for record in records:  # windows begin at 0, 2, 4, 6 of ten frames; the action changes at 5
+        assert record.label == ("G1" if record.first_frame + 2 < 5 else "G6")
+        assert record.text.endswith("picking up the needle" if record.label == "G1" else "cutting the suture")
+
+
+@pytest.mark.parametrize(("text", "reason"), [(None, "has no action_discrete"), ("a b", "is not lines of frame,action"),
+                                              ("", "is empty")])
+def test_sar_rarp50_without_actions_is_refused(tmp_path: Path, text: str | None, reason: str) -> None:
+    sar_rarp50_video(tmp_path / "video_01", 10, frames=12)
+    actions = tmp_path / "video_01/action_discrete.txt"
+    actions.unlink() if text is None else actions.write_text(text)
+    refused(sar_rarp50.sources(tmp_path, sar_rarp50.Params())[0], reason)

@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 from scipy.stats import binomtest
-from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, recall_score, roc_auc_score
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, jaccard_score, recall_score, roc_auc_score
 
-from tasks.metrics.classification import classification_metrics, mcnemar_exact
+from tasks.metrics.classification import classification_metrics, mcnemar_exact, patient_resamples, video_jaccard
 
 CLASSES = ("mild", "moderate", "severe")
 
@@ -99,3 +99,28 @@ def test_mcnemar_counts_only_the_clips_on_which_they_differ() -> None:
 def test_what_does_not_fit_is_refused(shape: tuple[int, int], labels: list[int]) -> None:
     with pytest.raises(ValueError, match=r"probabilities|labels"):
         classification_metrics(np.full(shape, 0.5), np.array(labels, int), CLASSES)
+
+
+def test_jaccard_is_that_of_scikit_learn_video_by_video() -> None:
+    """Averaged as the field does; a class that a video neither shows nor is given is left out of that video."""
+    rng = np.random.default_rng(3)
+    truth, calls, videos = rng.integers(0, 3, 60), rng.integers(0, 3, 60), np.repeat(np.arange(6), 10)
+    truth[videos == 2], calls[videos == 2] = truth[videos == 2] % 2, calls[videos == 2] % 2  # "severe" is not in video 2
+    counts = patient_resamples(videos // 2, 50, 0)
+    found = video_jaccard(calls, truth, videos, CLASSES, counts)
+    for draw in range(51):
+        of_class = []
+        for label, name in enumerate(CLASSES):
+            own = [(counts[draw, at][0], truth[at] == label, calls[at] == label) for at in (videos == one for one in range(6))]
+            values = [(times, jaccard_score(*pair)) for times, *pair in own if np.any(pair)]
+            weight = sum(times for times, _ in values)
+            of_class.append(sum(times * value for times, value in values) / weight if weight else math.nan)
+            assert found[f"jaccard_{name}"][draw] == pytest.approx(of_class[-1], nan_ok=True)
+        assert found["video_jaccard"][draw] == pytest.approx(np.nanmean(of_class))
+
+
+def test_jaccard_by_hand() -> None:
+    truth, calls, videos = [0, 0, 1, 1, 0, 0], [0, 1, 1, 1, 0, 0], [0, 0, 0, 0, 1, 1]
+    found = video_jaccard(calls, truth, videos, ("a", "b"), np.ones((1, 6)))
+    assert found["jaccard_a"][0] == (1 / 2 + 1) / 2 and found["jaccard_b"][0] == 2 / 3  # video 1 says nothing of b
+    assert found["video_jaccard"][0] == (3 / 4 + 2 / 3) / 2

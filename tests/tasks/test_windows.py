@@ -41,6 +41,12 @@ def test_the_papers_own_numbers() -> None:
     assert window_starts(16, 16, 1) == [0]
 
 
+def test_windows_a_hop_apart_may_overlap() -> None:
+    assert window_starts(20, 8, 1, hop=4) == [0, 4, 8, 12]
+    assert window_starts(20, 8, 1, 2, 4) == [0, 8]
+    assert window_starts(8, 8, 1, hop=4) == [0] and window_starts(5, 8, 1, hop=4) == [0]
+
+
 def test_a_short_volume_is_padded_with_black_from_half_on() -> None:
     frames = np.random.default_rng(0).integers(1, 255, (5, 8, 8, 1)).astype(np.uint8)
     assert window_starts(5, 10, 1) == [0]
