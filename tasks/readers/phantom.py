@@ -14,16 +14,14 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from scipy.interpolate import CubicSpline
 from scipy.ndimage import gaussian_filter
 
 from models.seeding import derive_seed
+from tasks.manoeuvres import ACTIONS, MANOEUVRES, SKEWED, Script, sequence, single
 from tasks.readers import Source, Volume
 
-MANOEUVRES = {"advance": "the guidewire advances", "retract": "the guidewire is pulled back",
-              "rotate": "the guidewire's tip rotates", "idle": "the guidewire rests"}
-"""What the wire may do: the label of a clip, and how its text says so."""
 Image = NDArray[np.float64]
 
 
@@ -39,6 +37,17 @@ class Params(BaseModel):
     seed: int = 0
     contrast: tuple[float, float] = Field((0.25, 0.9), description="attenuation of the wire: low and high contrast")
     photons: tuple[float, float] = Field((150.0, 600.0), description="per pixel in the open field; fewer is noisier")
+    manoeuvre_frames: int | None = Field(None, gt=0, description="a recording is a sequence of actions of so many frames each")
+    frequencies: dict[str, float] = Field(default_factory=lambda: SKEWED, description="of the actions of a sequence")
+
+    @field_validator("frequencies")
+    @classmethod
+    def _known_actions(cls, frequencies: dict[str, float]) -> dict[str, float]:
+        if strange := sorted(set(frequencies) - set(ACTIONS)):
+            raise ValueError(f"{', '.join(strange)} is no action; they are {', '.join(ACTIONS)}")
+        if not {"idle", "rotate", "inject"} & {name for name, share in frequencies.items() if share > 0}:
+            raise ValueError("idle, rotate or inject must have a share above 0: the wire cannot always advance or retract")
+        return frequencies
 
 
 def sources(location: Path, params: Params) -> list[Source]:
@@ -48,9 +57,10 @@ def sources(location: Path, params: Params) -> list[Source]:
             name=f"patient{patient:03d}/clip{clip:02d}",
             files=(),
             patient=f"simulated{patient:03d}",
-            label=_manoeuvre(params, patient, clip),
+            label=None if params.manoeuvre_frames else _manoeuvre(params, patient, clip),
             read=partial(simulate, params, patient, clip),
-            text=_text(params, patient, clip),
+            text="" if params.manoeuvre_frames else _text(params, patient, MANOEUVRES[_manoeuvre(params, patient, clip)]),
+            texts={name: _text(params, patient, words) for name, words in ACTIONS.items()} if params.manoeuvre_frames else {},
             key=json.dumps([params.model_dump(mode="json"), patient, clip], sort_keys=True),
         )
         for patient in range(params.patients)
@@ -70,14 +80,22 @@ def simulate(params: Params, patient: int, clip: int) -> Volume:
     breath = np.sin(2 * np.pi * (time * anatomy.uniform(0.2, 0.35) + acquisition.random()))
     body = _body(y, x / aspect, beat, breath, anatomy, height)
 
-    catheter, wire = _devices(anatomy, acquisition, _manoeuvre(params, patient, clip), beat, breath)
-    catheter, wire = catheter * [1, aspect], wire * [1, aspect]
+    if params.manoeuvre_frames:
+        own = np.random.default_rng(derive_seed(params.seed, "script", patient, clip))
+        script = sequence(own, params.frames, params.manoeuvre_frames, params.frequencies)
+    else:
+        script = single(_manoeuvre(params, patient, clip), params.frames)
+    catheter, wire, vessel = (line * [1, aspect] for line in _devices(anatomy, acquisition, script, beat, breath))
     tube = _distance(catheter, y, x) * height
     wire_distance = _distance(wire, y, x) * height  # pixels
     half_width = acquisition.uniform(1.0, 1.5)
     tube_half = max(1.7, 0.008 * height)
     device = 0.22 * _inside(tube, tube_half, 0.7) + 0.12 * (_inside(tube, tube_half, 0.7) - _inside(tube, tube_half - 1, 0.7))
     device = device + acquisition.uniform(*params.contrast) * _inside(wire_distance, half_width, 0.5)
+
+    if script.dye.any():
+        lumen = _inside(_distance(vessel, y, x) * height, max(2.5, 0.02 * height), 1.0)
+        device = device + 0.35 * script.dye[:, None, None] * lumen
 
     open_field = np.exp(-(body + device))
     scattered = gaussian_filter(open_field, (0, 0.12 * height, 0.12 * height))
@@ -88,18 +106,18 @@ def simulate(params: Params, patient: int, clip: int) -> Volume:
     counts = acquisition.poisson(photons * signal)
     frames = 255 * np.sqrt(counts / photons).clip(0, 1)  # square root: the noise is the same in dark and bright parts
     masks = (wire_distance <= half_width).astype(np.uint8)
-    return Volume(frames.round().astype(np.uint8)[..., None], masks, 1000 / 7.5)
+    return Volume(frames.round().astype(np.uint8)[..., None], masks, 1000 / 7.5, labels=script.labels)
 
 
 def _manoeuvre(params: Params, patient: int, clip: int) -> str:
     return list(MANOEUVRES)[derive_seed(params.seed, "manoeuvre", patient, clip) % len(MANOEUVRES)]
 
 
-def _text(params: Params, patient: int, clip: int) -> str:
-    """What a radiographer would say of the clip: where the spine is, and what the wire does."""
+def _text(params: Params, patient: int, happens: str) -> str:
+    """What a radiographer would say of the clip: where the spine is, and what happens."""
     *_, spine = _background(np.random.default_rng(derive_seed(params.seed, "anatomy", patient)))
     side = "left" if spine < 0.45 else "middle" if spine < 0.6 else "right"
-    return f"spine on the {side}, {MANOEUVRES[_manoeuvre(params, patient, clip)]}".replace("on the middle", "in the middle")
+    return f"spine on the {side}, {happens}".replace("on the middle", "in the middle")
 
 
 def _background(rng: np.random.Generator) -> tuple[float, float, float]:
@@ -143,11 +161,11 @@ def _body(y: Image, x: Image, beat: Image, breath: Image, rng: np.random.Generat
     return total + 0.05 * texture / texture.std()
 
 
-def _devices(anatomy: np.random.Generator, acquisition: np.random.Generator, manoeuvre: str, beat: Image,
-             breath: Image) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Catheter (F, P, 2) and wire (F, P, 2) as polylines of (y, x) in 0..1.
+def _devices(anatomy: np.random.Generator, acquisition: np.random.Generator, script: Script, beat: Image,
+             breath: Image) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Catheter, wire and vessel, each (F, P, 2), as polylines of (y, x) in 0..1.
 
-    The wire leaves the catheter's tip; its path swings with the heart the more the farther it is from there.
+    The wire leaves the catheter's tip into the vessel, which swings with the heart the more the farther it is from there.
     """
     entry = np.array([0.02, acquisition.uniform(0.25, 0.75)])
     ostium = np.array([acquisition.uniform(0.25, 0.4), acquisition.uniform(0.3, 0.7)])
@@ -162,23 +180,26 @@ def _devices(anatomy: np.random.Generator, acquisition: np.random.Generator, man
         target = np.arctan2(0.55 - points[-1][0], 0.5 - points[-1][1])  # the vessel stays around the heart
         angle += 0.35 * np.sin(target - angle)
         points.append(points[-1] + 0.11 * np.array([np.sin(angle), np.cos(angle)]))
-    progress = np.linspace(0, 1, len(beat))
     start = acquisition.uniform(0.55, 0.75)
-    travel = {"advance": progress, "retract": 1 - progress}.get(manoeuvre, np.full_like(progress, 0.5))
-    reach = start + 0.25 * travel
+    reach = start + 0.25 * script.travel
     along = np.linspace(0, 1, 48)[None] * reach[:, None]  # (F, P) share of the path
     path = CubicSpline(np.linspace(0, 1, len(points)), np.stack(points))
     wire = path(along)
-    if manoeuvre == "rotate":
+    turn = script.turn
+    if turn is None:
+        turn = np.sin(2 * np.pi * np.linspace(0, 1, len(beat)) + acquisition.random() * 6)
+    if turn.any():
         tip = np.clip((along / reach[:, None] - 0.7) / 0.3, 0, 1) ** 2
         side = path(along, 1)[..., ::-1] * [1, -1]
         side = side / np.linalg.norm(side, axis=-1, keepdims=True)
-        wire = wire + 0.07 * (tip * np.sin(2 * np.pi * progress + acquisition.random() * 6)[:, None])[..., None] * side
+        wire = wire + 0.07 * (tip * turn[:, None])[..., None] * side
     direction = anatomy.uniform(0, 2 * np.pi)
     swing = 0.03 * beat[:, None, None] * np.array([np.sin(direction), np.cos(direction)])
     drift = 0.012 * breath[:, None, None] * np.array([1.0, 0.0])
     wire = wire + swing * along[..., None] + drift
-    return tube[None] + drift, wire
+    whole = np.broadcast_to(np.linspace(0, 1, 48), along.shape)
+    vessel = path(whole) + swing * whole[..., None] + drift
+    return tube[None] + drift, wire, vessel
 
 
 def _spline(points: NDArray[np.float64], count: int) -> NDArray[np.float64]:

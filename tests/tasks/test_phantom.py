@@ -9,8 +9,13 @@ import numpy as np
 import pytest
 from scipy.ndimage import binary_dilation, label
 
-from tasks.readers.phantom import MANOEUVRES, Params, _distance, simulate, sources
+from tasks.manoeuvres import ACTIONS, MANOEUVRES, SKEWED, sequence
+from tasks.params import DatasetParams
+from tasks.prepare import prepare
+from tasks.readers.phantom import Params, _distance, simulate, sources
+from tasks.records import ClipRecord
 from tasks.split import thumbnails
+from tasks.tables import read_table
 
 SMALL = Params.model_validate({"size": (48, 48), "frames": 6})
 
@@ -111,3 +116,50 @@ def test_sources_are_told_apart_by_their_parameters() -> None:
     assert len(set(digests)) == len(digests) == 48
     assert digests[0] != sources(Path(), with_settings(photons=(100.0, 600.0)))[0].digest()
     assert digests[0] == sources(Path("elsewhere"), SMALL)[0].digest()
+
+
+def test_a_sequence_has_its_frequencies_and_the_wire_stays_in_range() -> None:
+    rng, seen = np.random.default_rng(0), []
+    for _ in range(300):
+        script = sequence(rng, 60, 6, SKEWED)
+        assert script.labels is not None and len(script.labels) == 60
+        assert script.travel.min() >= -1e-9 and script.travel.max() <= 1 + 1e-9
+        assert np.abs(np.diff(script.travel)).max() < 0.1  # it does not jump
+        for name, moves in (("advance", 1), ("retract", -1)):
+            steps = np.diff(script.travel)[[one == name for one in script.labels[1:]]]
+            assert (np.sign(steps) == moves).all()
+        assert ((np.abs(script.turn) > 1e-9) <= (np.array(script.labels) == "rotate")).all()  # type: ignore[arg-type]
+        assert ((script.dye > 1e-9) <= (np.array(script.labels) == "inject")).all()
+        seen += script.labels[::6]
+    shares = {name: seen.count(name) / len(seen) for name in ACTIONS}
+    assert shares["idle"] > shares["advance"] > shares["rotate"] > shares["inject"] > 0.02
+
+
+def test_contrast_agent_darkens_the_vessel_and_goes_again() -> None:
+    params = with_settings(frames=24, manoeuvre_frames=12, photons=(1e7, 1e7), frequencies={"inject": 1.0})
+    volume = simulate(params, 0, 0)
+    assert volume.labels == ("inject",) * 24
+    darkest = np.percentile(volume.frames.reshape(24, -1), 4, axis=1)
+    assert max(darkest[5], darkest[17]) < darkest[11] - 5 and abs(darkest[11] - darkest[23]) < 5
+
+
+def test_clips_of_a_sequence_have_the_action_at_their_middle_and_its_words(tmp_path: Path) -> None:
+    dataset = DatasetParams.model_validate({
+        "name": "actions", "reader": "phantom", "location": tmp_path, "clip_frames": 4, "hop": 2, "frame_size": (32, 32),
+        "options": {"patients": 6, "clips_per_patient": 1, "frames": 24, "size": [32, 32], "manoeuvre_frames": 6},
+        "classes": ["guidewire"], "split": {"train": 0.5, "val": 0.0, "test": 0.5}})
+    prepare(dataset, 0, tmp_path / "out")
+    records = read_table(tmp_path / "out" / "manifest.parquet", ClipRecord)
+    assert len(records) == 6 * 11
+    options = Params.model_validate(dataset.options)
+    for record in records:
+        labels = simulate(options, int(record.patient.removeprefix("simulated")), 0).labels
+        assert labels is not None and record.label == labels[record.first_frame + 2]
+        assert record.text.endswith(ACTIONS[record.label])
+
+
+def test_a_wire_that_only_advances_is_refused() -> None:
+    with pytest.raises(ValueError, match="the wire cannot always advance"):
+        with_settings(manoeuvre_frames=4, frequencies={"advance": 1.0})
+    with pytest.raises(ValueError, match="dance is no action"):
+        with_settings(manoeuvre_frames=4, frequencies={"dance": 1.0})
