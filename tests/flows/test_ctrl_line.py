@@ -26,10 +26,19 @@ def test_labelled_clips_go_through_the_line(tmp_path: Path, api: str) -> None:
     assert all(set(row["clips"]) <= train for row in bank)
     control = json.loads((folder / "data/control/ctrl_genaug/control.json").read_text())
     assert set(control) == {"label", "text", "image", "motion"}
+    rounds = json.loads((folder / "data/clips/rare/rounds.json").read_text())
+    plan = pq.read_table(folder / "data/clips/rare/plan.parquet").to_pylist()
+    assert {name: one["wanted"] for name, one in rounds["classes"].items()} == {"advance": 5, "idle": 2}
+    assert 1 <= len(rounds["rounds"]) <= 2 and len(plan) == sum(one["made"] for one in rounds["classes"].values()) >= 8
+    assert {row["label"] for row in plan} == {"advance", "idle"}
+    judged = pq.read_table(folder / "data/decisions/rare/scores.parquet").to_pylist()
+    kept = sum(row["score"] <= 2 for row in judged if row["filter"] == "rejection")
+    assert kept == sum(one["kept"] for one in rounds["classes"].values())  # the chain's filter agrees with the rounds' judge
     metrics = json.loads((folder / "data/benchmark/metrics.json").read_text())
     assert "balanced_accuracy" in metrics["c3d"]["joint"]
     page = (folder / "data/reports/report.html").read_text()
-    assert "Does it show what was asked?" in page and "Balanced accuracy" in page
+    assert "Does it look and move like the real clips?" in page and "Does it show what was asked?" in page
+    assert "Balanced accuracy" in page
     assert "Every patient shows one class only" not in page and ">retract</th>" in page
     assert verify_tree(folder / "data")[1] == []
     clip = provenance[0]["clip_id"]
