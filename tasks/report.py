@@ -83,8 +83,9 @@ def report(params: Params, data: Path, out: Path) -> Path:
         sets=_sets(params, data),
         side_by_side=gallery.side_by_side(shown, data / "prepared", data / "conditions"),
         shown=shown,
-        control=_control(params, data / "control", "control.json"),
-        appearance=_control(params, data / "control", "appearance.json"),
+        control=_numbers(params, data / "control", "control.json"),
+        appearance=_numbers(params, data / "control", "appearance.json"),
+        rounds=_numbers(params, data / "clips", "rounds.json"),
         kept=gallery.kept(shown),
         dropped=gallery.dropped(shown, filters),
         filters=[(one, _histogram(one)) for one in filters],
@@ -120,7 +121,7 @@ def _sets(params: Params, data: Path) -> list[tuple[str, str, gallery.Picture]]:
     return [(name, differences(params, name), one) for name, one in gallery.sets(params, data / "clips", data / "decisions")]
 
 
-def _control(params: Params, folder: Path, file: str) -> list[tuple[str, str, dict[str, Any]]]:
+def _numbers(params: Params, folder: Path, file: str) -> list[tuple[str, str, dict[str, Any]]]:
     """(set, in what it differs from the released one, its numbers) of every set that has some."""
     files = [(name, folder / name / file) for name in params.samples]
     return [(name, differences(params, name), found) for name, path in files if path.exists() and (found := read_json(path))]

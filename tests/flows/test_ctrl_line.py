@@ -38,7 +38,7 @@ def test_labelled_clips_go_through_the_line(tmp_path: Path, api: str) -> None:
     assert "balanced_accuracy" in metrics["c3d"]["joint"]
     page = (folder / "data/reports/report.html").read_text()
     assert "Does it look and move like the real clips?" in page and "Does it show what was asked?" in page
-    assert "Balanced accuracy" in page
+    assert "Balanced accuracy" in page and "Rejection sampling: candidates are made in rounds" in page
     assert "Every patient shows one class only" not in page and ">retract</th>" in page
     assert verify_tree(folder / "data")[1] == []
     clip = provenance[0]["clip_id"]
