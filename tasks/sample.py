@@ -75,6 +75,8 @@ def plan_shards(sample: SampleParams, seed: int, checkpoint: Path, conditions: P
     }
     mark = fingerprint("sample", header, sample.model_dump(mode="json"), seed, [one.condition_id for one in bank], basis)
     store = ClipStore.create(out / "clips.zarr", arrays, sample.shard_clips, mark)
+    if basis is None:
+        (out / "rounds.json").unlink(missing_ok=True)  # of other parameters
     write_table(out / "plan.parquet", plan, PlanRecord)
     write_json(out / "plan.json", {**header, "fingerprint": mark, "clips": len(plan)})
     return sorted({record.shard for record in plan} - store.done())
