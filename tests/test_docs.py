@@ -148,6 +148,9 @@ def test_the_readme_shows_the_study_on_real_data() -> None:
 def test_the_readme_shows_what_conditions_and_filters_do() -> None:
     study, page = ROOT / "docs" / "results" / "lung_study", (ROOT / "README.md").read_text()
     assert control_summary(study) in page and solver_table(study) in page and planted_table(study) in page
+    seen = json.loads((study / "appearance.json").read_text())["ctrl_genaug"]
+    change, motion = (f"{100 * seen[name]['inside']:.0f} %" for name in ("frame_change", "motion_energy"))
+    assert f"In change from frame to frame {change} of the synthetic clips, and in motion {motion}, lie" in page
 
 
 def test_every_local_link_and_picture_exists() -> None:
