@@ -32,7 +32,7 @@ def test_unknown_profile_names_the_known(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "names", [["phantom"], ["hippocampus"], ["hippocampus", "study"], ["phantom", "gpu"], ["hippocampus", "gpu"],
-              ["lung"], ["lung", "classification_study"], ["manoeuvres"], ["hippocampus_volume"]]
+              ["lung"], ["lung", "classification_study"], ["manoeuvres"], ["hippocampus_volume"], ["actions"], ["b_lines"]]
 )
 def test_every_shipped_profile_gives_valid_parameters(tmp_path: Path, names: list[str]) -> None:
     params = tmp_path / "params.yaml"
@@ -52,6 +52,6 @@ def test_there_and_back_again(tmp_path: Path) -> None:
     """Every data set's profile, then the phantom's, gives the committed values back: phantom sets everything."""
     params = tmp_path / "params.yaml"
     params.write_text((ROOT / "params.yaml").read_text())
-    for name in ("hippocampus", "lung", "manoeuvres", "hippocampus_volume", "phantom"):
+    for name in ("hippocampus", "lung", "manoeuvres", "hippocampus_volume", "actions", "b_lines", "phantom"):
         apply_profiles(params, [ROOT / "profiles" / f"{name}.yaml"])
     assert yaml.safe_load(params.read_text()) == yaml.safe_load((ROOT / "params.yaml").read_text())
