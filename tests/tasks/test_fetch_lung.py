@@ -46,7 +46,7 @@ def test_only_clips_under_cc_by_come_along(tmp_path: Path) -> None:
     params = PatientParams(table="manifest.csv", file_column="dst", label_column="label", labels={"covid": "abnormal"},
                            text="{probe} probe, {findings}", findings=LUNG)
     look_up = patient_lookup(tmp_path / "raw" / "lung", params)
-    assert look_up("videos/convex__Cov-one.mov") == ("7", "abnormal", "convex probe, A-lines, B-lines and effusion")
+    assert look_up("videos/convex__Cov-one.mov") == ("7", "abnormal", "convex probe, A-lines, B-lines and effusion", "")
     assert look_up("videos/linear__Reg-two.mp4") == ("8", "regular", "linear probe, no findings")
     assert look_up("videos/stranger.mp4") == ("", None, "")
 
