@@ -5,9 +5,15 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 DATA ?= phantom
+# the real data that a profile reads, and its folder among CINEFAB_SAMPLES
+RAW_hippocampus := hippocampus
+RAW_hippocampus_volume := hippocampus
+RAW_lung := lung
+RAW_b_lines := lung
 COPY_hippocampus := hippocampus_mri
 COPY_lung := lung_ultrasound
-FROM ?= $(if $(CINEFAB_SAMPLES),$(if $(COPY_$(DATA)),$(CINEFAB_SAMPLES)/$(COPY_$(DATA))))
+RAW := $(RAW_$(DATA))
+FROM ?= $(if $(CINEFAB_SAMPLES),$(if $(RAW),$(CINEFAB_SAMPLES)/$(COPY_$(RAW))))
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/.venv
@@ -17,7 +23,7 @@ export VIRTUAL_ENV := $(CURDIR)/.venv
 
 demo: setup
 	@cinefab profile $(DATA)
-	@if [ -n "$(COPY_$(DATA))" ] && [ ! -e data/raw/$(DATA) ]; then cinefab data $(DATA) $(if $(FROM),--from $(FROM)); fi
+	@if [ -n "$(RAW)" ] && [ ! -e data/raw/$(RAW) ]; then cinefab data $(RAW) $(if $(FROM),--from $(FROM)); fi
 	@cinefab run
 
 test: setup

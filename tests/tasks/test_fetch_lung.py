@@ -47,8 +47,8 @@ def test_only_clips_under_cc_by_come_along(tmp_path: Path) -> None:
                            text="{probe} probe, {findings}", findings=LUNG)
     look_up = patient_lookup(tmp_path / "raw" / "lung", params)
     assert look_up("videos/convex__Cov-one.mov") == ("7", "abnormal", "convex probe, A-lines, B-lines and effusion", "")
-    assert look_up("videos/linear__Reg-two.mp4") == ("8", "regular", "linear probe, no findings")
-    assert look_up("videos/stranger.mp4") == ("", None, "")
+    assert look_up("videos/linear__Reg-two.mp4") == ("8", "regular", "linear probe, no findings", "")
+    assert look_up("videos/stranger.mp4") == ("", None, "", "")
 
 
 def test_what_is_no_clone_is_refused(tmp_path: Path) -> None:
