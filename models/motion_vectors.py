@@ -1,7 +1,7 @@
 """Motion as a video codec sees it: MPEG-4's block vectors, read back from an encoding in memory by PyAV.
 
 Ctrl-GenAug takes its fields from such an encoder, and writes each vector at its block's centre only; here it fills its block.
-The vectors serve compression, not truth: they differ between builds of FFmpeg, and flat regions have any. Block matching
+The vectors serve compression, not truth: they differ between builds of FFmpeg, and flat regions have any. Optical flow
 (`models.motion`) is the default for that reason.
 """
 
