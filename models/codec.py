@@ -118,6 +118,15 @@ def train_vae(params: VaeParams, clips: ClipSource, hook: StateHook, seed: int, 
     return vae, fit(Reconstruction(vae), loss, params.train, phase=phase, seed=seed, hook=hook)
 
 
+def obtain_vae(wanted: VaeParams | LocalVae, clips: ClipSource, hook: StateHook,
+               seed: int) -> tuple[Any, dict[str, list[float]]]:
+    """The codec a generator asks for, trained here or pretrained, and its losses by phase: none of a pretrained one."""
+    if isinstance(wanted, LocalVae):
+        return load_vae(wanted), {}
+    vae, losses = train_vae(wanted, clips, hook, seed)
+    return vae, {"vae": losses}
+
+
 def load_vae(wanted: LocalVae) -> Any:
     """The pretrained VAE.
 
@@ -154,6 +163,13 @@ class Codec:
     @property
     def channels(self) -> int:
         return int(self.vae.config.latent_channels)
+
+    def check_size(self, size: Sequence[int], levels: int, what: str) -> None:
+        """Raises ValueError if frames of this height and width cannot be halved as often as codec and `levels` ask."""
+        smallest = self.factor * 2 ** (levels - 1)
+        if any(side % smallest for side in size):
+            raise ValueError(f"frame_size {list(size)} must be divisible by {smallest}: the codec's {self.factor} times "
+                             f"{levels} levels of {what} channels")
 
     @torch.no_grad()
     def encode(self, frames: Tensor) -> Tensor:

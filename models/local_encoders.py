@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
@@ -18,8 +18,8 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 from torch.nn import functional
 
-Half = str
-"""Of a model of both: "text_model" or "vision_model", as CLIP and SigLIP call them."""
+Half = Literal["text_model", "vision_model"]
+"""Of a model of both, as CLIP and SigLIP call them."""
 
 
 class LocalTextEncoder(ModelMixin, ConfigMixin):

@@ -1,8 +1,8 @@
 """A small VAE of single frames; its latents are what VAE-Seq and the similarity filter compare (Ctrl-GenAug, Algorithm 1).
 
 It is trained here, on the training split, whatever codec the generator uses, and remembers how like consecutive frames of
-real clips are. Two faults of the released filter are not
-repeated: it fed [0, 1] images to a VAE of [-1, 1], and it sampled the posterior, which made every score noisy.
+real clips are. Two faults of the released filter are not repeated: it fed [0, 1] images to a VAE of [-1, 1], and it sampled the
+posterior, which made every score noisy.
 """
 
 from __future__ import annotations

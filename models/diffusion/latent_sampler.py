@@ -25,6 +25,12 @@ def latent_schedule(schedule: Schedule, prediction: Prediction, steps: int = 100
                          clip_sample=False)
 
 
+def target(schedule: DDPMScheduler, x: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    """What a network is trained to predict of `x` with this noise at (B,) timesteps: the noise, or v."""
+    wanted: Tensor = noise if schedule.config.prediction_type == "epsilon" else schedule.get_velocity(x, noise, t)
+    return wanted
+
+
 def denoise_latents(predict: Predict, schedule: DDPMScheduler, noise: Tensor, *, solver: Solver, steps: int, guidance: float,
                     interval: tuple[float, float]) -> Tensor:
     """From noise to z_0.

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from models.clip import ClipSource, Condition
-from models.diffusion.latent_sampler import Solver, denoise_latents
+from models.diffusion.latent_sampler import Solver, denoise_latents, target
 from models.seeding import generator
 from models.trainer import Loss, TrainParams
 
@@ -50,7 +50,7 @@ def volume_loss(clips: ClipSource, train: TrainParams, schedule: DDPMScheduler, 
         kept = (torch.rand(len(batch), generator=rng) >= drop).to(device)
         t = torch.randint(len(schedule.betas), (len(batch),), generator=rng).to(device)
         noise = torch.randn(x.shape, generator=rng).to(device)
-        wanted = noise if schedule.config.prediction_type == "epsilon" else schedule.get_velocity(x, noise, t)
+        wanted = target(schedule, x, noise, t)
         found = net(schedule.add_noise(x, noise, t), t, labels.where(kept, len(known)))
         return (found.float() - wanted).square().mean()
 

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from models.alignment import AlignmentParams, train_aligned
 from models.clip import ClipBatch, ClipSource, Condition, DescribedClips
-from models.codec import Codec, LocalVae, VaeParams, load_vae, measure, train_vae
+from models.codec import Codec, LocalVae, VaeParams, measure, obtain_vae
 from models.diffusion.denoiser import Prediction
 from models.diffusion.joint_conditions import DropParams, Given, drop
-from models.diffusion.latent_sampler import Schedule, Solver, denoise_latents, latent_schedule
+from models.diffusion.latent_sampler import Schedule, Solver, denoise_latents, latent_schedule, target
 from models.diffusion.warped_noise import warped_noise
 from models.generators import Checkpoint
 from models.motion import optical_flow, trajectories
@@ -94,11 +94,8 @@ class CtrlGenAug:
             raise ValueError(f"Ctrl-GenAug needs clips of at least 2 frames, but clip_frames is {frames}")
         labels = sorted({*clips.labels} - {""})
         self._facts = {"clip_shape": [frames, channels, height, width], "labels": labels}
-        params, losses = self.params, {}
-        if isinstance(params.codec, VaeParams):
-            self._nets["vae"], losses["vae"] = train_vae(params.codec, clips, hook, seed)
-        else:
-            self._nets["vae"] = load_vae(params.codec)
+        params = self.params
+        self._nets["vae"], losses = obtain_vae(params.codec, clips, hook, seed)
         self._facts |= measure(self._nets["vae"], clips, seed)
         self._nets["aligned"], losses["alignment"] = train_aligned(params.alignment, clips, hook, seed)
         with torch.random.fork_rng(devices=[]):
@@ -115,11 +112,7 @@ class CtrlGenAug:
 
     def _image_model(self) -> SequenceUNet:
         wanted, aligned, codec = self.params.image, self._nets["aligned"], self._codec()
-        height, frame_width = self._facts["clip_shape"][2:]
-        smallest = codec.factor * 2 ** (len(wanted.channels) - 1)
-        if height % smallest or frame_width % smallest:
-            raise ValueError(f"frame_size {[height, frame_width]} must be divisible by {smallest}: the codec's {codec.factor} "
-                             f"times {len(wanted.channels)} levels of image channels")
+        codec.check_size(self._facts["clip_shape"][2:], len(wanted.channels), "image")
         return SequenceUNet(
             latent_channels=codec.channels, channels=wanted.channels, layers=wanted.layers, attention=wanted.attention,
             head_width=wanted.head_width, norm_groups=wanted.norm_groups, text_width=aligned.text.width,
@@ -152,9 +145,9 @@ class CtrlGenAug:
                 # former, sampling without motion begins with the latter
                 follows = (torch.rand(len(batch), 1, 1, 1, 1, generator=rng) < 0.5).to(device)
                 field = torch.where(follows, whole.field, field)
-            noise = self._noise(field, len(batch), [rng] * len(batch)).to(device)
+            noise = self._noise(field, [rng] * len(batch)).to(device)
             noisy = self.schedule.add_noise(latents, noise, t)
-            wanted = noise if self.params.prediction == "epsilon" else self.schedule.get_velocity(latents, noise, t)
+            wanted = target(self.schedule, latents, noise, t)
             found = net(noisy, t, given.labels, given.text, given.image, given.field, given.trajectories)
             return (found.float() - wanted).square().mean()
 
@@ -196,7 +189,7 @@ class CtrlGenAug:
             return found, base
 
         latents = denoise_latents(
-            predict, self.schedule, self._noise(given.field, len(seeds), [generator(seed) for seed in seeds]).to(device),
+            predict, self.schedule, self._noise(given.field, [generator(seed) for seed in seeds]).to(device),
             solver=sampling.solver, steps=sampling.steps, guidance=sampling.guidance, interval=sampling.interval,
         )
         return ClipBatch(conditions.ids, codec.decode(latents, channels).float().cpu(), conditions)
@@ -217,7 +210,7 @@ class CtrlGenAug:
         table = torch.cat([trajectories(one[None], factor, rng) for one, rng in zip(field, rngs, strict=True)])
         return Given(labels, text, image, field, table)
 
-    def _noise(self, field: Tensor | None, clips: int, rngs: Sequence[torch.Generator]) -> Tensor:
+    def _noise(self, field: Tensor | None, rngs: Sequence[torch.Generator]) -> Tensor:
         """Of images (no field) or of clips, along the field."""
         codec = self._codec()
         frames, _, height, width = self._facts["clip_shape"]

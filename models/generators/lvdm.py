@@ -13,7 +13,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.clip import ClipBatch, Condition, DescribedClips
-from models.codec import Codec, LocalVae, VaeParams, load_vae, measure, train_vae
+from models.codec import Codec, LocalVae, VaeParams, measure, obtain_vae
 from models.diffusion.denoiser import Prediction
 from models.diffusion.latent_sampler import Schedule, latent_schedule
 from models.diffusion.volume_diffusion import Sampling, sample_volumes, volume_loss
@@ -56,19 +56,13 @@ class Lvdm:
         Raises:
             ValueError: if the frame cannot be halved as often as codec and levels ask.
         """
-        params, video, losses = self.params, self.params.video, {}
+        params, video = self.params, self.params.video
         shape = list(clips.read([0]).frames.shape[1:])
-        if isinstance(params.codec, VaeParams):
-            self._nets["vae"], losses["vae"] = train_vae(params.codec, clips, hook, seed)
-        else:
-            self._nets["vae"] = load_vae(params.codec)
+        self._nets["vae"], losses = obtain_vae(params.codec, clips, hook, seed)
         known = sorted({*clips.labels} - {""})
         self._facts = {"clip_shape": shape, "labels": known, **measure(self._nets["vae"], clips, seed)}
         codec = self._codec()
-        smallest = codec.factor * 2 ** (len(video.channels) - 1)
-        if any(side % smallest for side in shape[2:]):
-            raise ValueError(f"frame_size {shape[2:]} must be divisible by {smallest}: the codec's {codec.factor} times "
-                             f"{len(video.channels)} levels of video channels")
+        codec.check_size(shape[2:], len(video.channels), "video")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "video"))
             net = VolumeUNet(codec.channels, len(known), video.channels, video.layers, video.attention, video.head_width,

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from models.alignment import AlignmentParams, train_aligned
 from models.clip import ClipBatch, ClipSource, Condition, DescribedClips
-from models.codec import Codec, LocalVae, VaeParams, latent_scale, load_vae, train_vae
+from models.codec import Codec, LocalVae, VaeParams, latent_scale, load_vae, obtain_vae
 from models.diffusion.denoiser import Prediction
-from models.diffusion.latent_sampler import Schedule, Solver, denoise_latents, latent_schedule
+from models.diffusion.latent_sampler import Schedule, Solver, denoise_latents, latent_schedule, target
 from models.generators import Checkpoint
 from models.local_encoders import load_text_encoder
 from models.nets.image_unet import ImageParams, image_unet
@@ -132,18 +132,14 @@ class SurVGen:
             self._nets["unet"] = UNet2DConditionModel.from_pretrained(folder / "unet", local_files_only=True)
             return params.finetune
         assert params.codec and params.alignment and params.image  # Params sees to it
-        if isinstance(params.codec, VaeParams):
-            self._nets["vae"], losses["vae"] = train_vae(params.codec, clips, hook, seed)
+        self._nets["vae"], trained = obtain_vae(params.codec, clips, hook, seed)
+        losses |= trained
+        if trained:
             self._nets["vae"].register_to_config(scaling_factor=1 / latent_scale(self._nets["vae"], clips, seed))
-        else:
-            self._nets["vae"] = load_vae(params.codec)
         aligned, losses["alignment"] = train_aligned(params.alignment, clips, hook, seed)
         self._nets["text"] = aligned.text.eval()
         codec = self._codec()
-        smallest = codec.factor * 2 ** (len(params.image.channels) - 1)
-        if any(side % smallest for side in self._facts["clip_shape"][2:]):
-            raise ValueError(f"frame_size {self._facts['clip_shape'][2:]} must be divisible by {smallest}: the codec's "
-                             f"{codec.factor} times {len(params.image.channels)} levels of image channels")
+        codec.check_size(self._facts["clip_shape"][2:], len(params.image.channels), "image")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "image"))
             self._nets["unet"] = image_unet(params.image, codec.channels, self._nets["text"].width)
@@ -175,7 +171,7 @@ class SurVGen:
             t = torch.randint(len(schedule.betas), (len(batch),), generator=rng).to(device)
             noise = torch.randn(latents.shape, generator=rng).to(device)
             noisy = schedule.add_noise(latents, noise, t)
-            wanted = noise if self.params.prediction == "epsilon" else schedule.get_velocity(latents, noise, t)
+            wanted = target(schedule, latents, noise, t)
             found = net(noisy, t, text, labels) if moving else framewise(net, noisy, t, text)
             return (found.float() - wanted).square().mean()
 

@@ -6,32 +6,18 @@ from collections.abc import Sequence
 
 from diffusers import ConfigMixin, ModelMixin, UNet3DConditionModel
 from diffusers.configuration_utils import register_to_config
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
-from models.trainer import TrainParams
+from models.nets.image_unet import ImageParams
 
 
-class VolumeParams(BaseModel):
-    """The network and its training; `batch_size` counts clips."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class VolumeParams(ImageParams):
+    """The network and its training; `batch_size` counts clips. Attention level 0 is the full resolution."""
 
     channels: list[int] = Field([32, 64], min_length=1, description="by level; every level but the last halves the frame")
-    layers: int = Field(1, gt=0, description="residual blocks a level")
-    attention: list[int] = Field([1], description="levels with attention, 0 the full resolution")
+    attention: list[int] = Field([1], description="levels with attention")
     head_width: int = Field(16, gt=0)
-    norm_groups: int = Field(8, gt=0)
-    train: TrainParams
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> VolumeParams:
-        if odd := [many for many in self.channels if many % self.head_width or many % self.norm_groups]:
-            sizes = f"head_width {self.head_width} and norm_groups {self.norm_groups}"
-            raise ValueError(f"channels {odd} must be multiples of {sizes}")
-        if beyond := [level for level in self.attention if not 0 <= level < len(self.channels)]:
-            raise ValueError(f"attention {beyond} names no level; channels has levels 0 to {len(self.channels) - 1}")
-        return self
 
 
 class VolumeUNet(ModelMixin, ConfigMixin):

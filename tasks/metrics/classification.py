@@ -78,7 +78,7 @@ def video_jaccard(calls: npt.ArrayLike, truth: npt.ArrayLike, videos: npt.ArrayL
         (D,) "video_jaccard" and, by class, "jaccard_<class>".
     """
     called, labels, video = (np.asarray(one, np.int64) for one in (calls, truth, videos))
-    number, shape = len(classes), (int(video.max()) + 1, len(classes))
+    shape = (int(video.max()) + 1, len(classes))
     both, either = np.zeros(shape), np.zeros(shape)
     np.add.at(both, (video[called == labels], labels[called == labels]), 1)
     for one in (called, labels):
@@ -90,7 +90,7 @@ def video_jaccard(calls: npt.ArrayLike, truth: npt.ArrayLike, videos: npt.ArrayL
     total, sums = weight @ defined, weight @ np.where(defined, index, 0)  # (D, C)
     by_class = np.divide(sums, total, out=np.full(total.shape, np.nan), where=total > 0)
     table = {"video_jaccard": _mean_of_defined(by_class.T)}
-    return table | {f"jaccard_{name}": by_class[:, place] for place, name in enumerate(classes[:number])}
+    return table | {f"jaccard_{name}": by_class[:, place] for place, name in enumerate(classes)}
 
 
 def metric_values(probabilities: npt.ArrayLike, truth: npt.ArrayLike, classes: Sequence[str],
