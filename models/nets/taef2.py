@@ -48,7 +48,7 @@ class Taef2(ModelMixin, ConfigMixin):
 
     @register_to_config
     def __init__(self, in_channels: int = 3, latent_channels: int = 32,
-                 block_out_channels: Sequence[int] = (64, 64, 64, 64)) -> None:
+                 block_out_channels: Sequence[int] = (64, 64, 64, 64), scaling_factor: float = 1.0) -> None:
         super().__init__()
         widths = tuple(block_out_channels)
         frame = AutoencoderTiny(in_channels, in_channels, widths, widths, latent_channels=latent_channels)

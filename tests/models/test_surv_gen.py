@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,15 @@ def test_a_folder_in_stable_diffusion_s_layout_is_the_start(tmp_path: Path) -> N
     own = text.eval()(input_ids=torch.tensor([[2, 3, 5, 0, 0, 0, 0, 0]])).last_hidden_state[0]
     torch.testing.assert_close(read, own, atol=1e-5, rtol=1e-4)  # padding as Stable Diffusion has it: seen, not zero
     assert build(params, made).sample(asked([0]), [1], Sampling(steps=2)).frames.shape == (1, FRAMES, 1, SIDE, SIDE)
+
+
+def test_taef2_serves_as_the_codec() -> None:
+    """It says its scale as diffusers' own tiny autoencoders do: 1."""
+    folder = Path(os.environ.get("CINEFAB_WEIGHTS", "")) / "taef2"
+    if not (folder / "taef2_encoder.pth").exists():
+        pytest.skip("set CINEFAB_WEIGHTS to a folder that has taef2/")
+    made = build(Params.model_validate({**TINY, "codec": {"taef2": folder}})).fit(clips(), Memory(), seed=0)
+    assert again(made).sample(asked([0]), [1], Sampling(steps=2)).frames.shape == (1, FRAMES, 1, SIDE, SIDE)
 
 
 @pytest.mark.parametrize(("change", "message"), [
