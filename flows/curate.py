@@ -14,6 +14,7 @@ from flows.steps import score_shard
 from tasks.appearance import look
 from tasks.control import control as measure
 from tasks.curate import clear_evidence, run_chain, shards_of
+from tasks.fidelity import fidelity
 from tasks.params import entry, load_params
 
 
@@ -43,7 +44,10 @@ def curate(params: Path, data: Layout, name: str) -> dict[str, Any]:
 def control(params: Path, data: Layout, name: str) -> dict[str, Any]:
     tree = load_params(params)
     entry(tree.samples, name, "samples")
-    found = measure(tree.control, data.conditions, data.critics, data.clips / name, data.control / name)
-    seen = look(data.prepared, data.clips / name, data.control / name)
+    out = data.control / name
+    found = measure(tree.control, data.conditions, data.critics, data.clips / name, data.decisions / name, out)
+    seen = look(data.prepared, data.clips / name, out)
+    if tree.control.vae:
+        seen |= fidelity(data.critics / tree.control.vae, data.prepared, data.clips / name, out)
     counts(f"control-{name}", {what: numbers["value"] for what, numbers in (found | seen).items()})
     return found

@@ -68,6 +68,24 @@ def _flow(pair: tuple[NDArray[np.uint8], NDArray[np.uint8]]) -> NDArray[np.float
     return np.asarray(search.calc(*pair, None), np.float32)  # type: ignore[call-overload]  # no initial field
 
 
+def follow(frames: Tensor, field: Tensor) -> Tensor:
+    """Frames pulled back along the motion that leads to them: at p the value at p + field, bilinear, the border repeated.
+
+    Args:
+        frames: (B, T, C, H, W).
+        field: (B, T, 2, H, W) pixels, x then y.
+
+    Returns:
+        (B, T, C, H, W).
+    """
+    height, width = frames.shape[-2:]
+    y, x = torch.meshgrid(*(torch.arange(size, device=frames.device, dtype=field.dtype) for size in (height, width)),
+                          indexing="ij")
+    places = torch.stack([2 * (x + field[:, :, 0]) / (width - 1) - 1, 2 * (y + field[:, :, 1]) / (height - 1) - 1], -1)
+    pulled = functional.grid_sample(frames.flatten(0, 1), places.flatten(0, 1), padding_mode="border", align_corners=True)
+    return pulled.unflatten(0, frames.shape[:2])
+
+
 def trajectories(field: Tensor, patch: int, rng: torch.Generator) -> Tensor:
     """Where every patch of the clip lies in every frame, along its trajectory (Ctrl-GenAug, motion field attention, step 1).
 

@@ -7,6 +7,7 @@ are compared with the reference itself. "Chance" keeps clips and conditions and 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.critics import aligned, classifier
+from models.generators import Checkpoint
 from models.motion import optical_flow
+from tasks.account import FilterAccount, read_filters
 from tasks.checkpoints import load_checkpoint
 from tasks.condition import STORE
 from tasks.params import ControlParams
-from tasks.records import PlanRecord
-from tasks.statistics import bootstrap_mean
+from tasks.records import Decision, PlanRecord
+from tasks.statistics import bootstrap_gain, bootstrap_mean
 from tasks.store import ClipStore
 from tasks.tables import read_table, write_json
 
@@ -29,52 +32,54 @@ READ_TOGETHER = 32
 """Clips in memory at a time."""
 
 
-def control(params: ControlParams, conditions: Path, critics: Path, clips: Path, out: Path) -> dict[str, Any]:
-    """Write `control.json` of a set: {value, chance, advantage, low, high, clips, what} of "label", "text", "image", "motion".
+Numbers = NDArray[np.float64]
 
-    `advantage` is value minus chance, clip by clip, with a 95 % bootstrap interval over conditions. Only what the bank and the
-    critics allow is there; for a bank of masks nothing is.
+
+def control(params: ControlParams, conditions: Path, critics: Path, clips: Path, decisions: Path, out: Path) -> dict[str, Any]:
+    """Write `control.json` of a set: {value, chance, advantage, low, high, clips, what, filters} of "label", "text", "image",
+    "motion".
+
+    `value` is of all clips, before any filter; `advantage` is value minus chance, clip by clip, with a 95 % bootstrap interval
+    over conditions. `filters` says what each filter of the chain does to the value: {before, after, gain, low, high, clips,
+    kept} of the clips that reached it and of those it kept. Only what the bank and the critics allow is there; for a bank of
+    masks nothing is.
     """
     plan = read_table(clips / "plan.parquet", PlanRecord)
+    chain = read_filters(read_table(decisions / "decisions.parquet", Decision))
     store, bank = ClipStore.open(clips / "clips.zarr"), ClipStore.open(conditions / STORE)
-    found: dict[str, Any] = {}
+    found = {}
     if "frames" in bank.arrays:
-        groups = [record.condition_id for record in plan]
-        labels, texts = [record.label or "" for record in plan], [record.text for record in plan]
-        looks = _looks(params, critics, store, bank, plan)
-        if looks.probabilities is not None:
-            found["label"] = _summary(*label_agreement(looks.probabilities, looks.classes, labels), groups,
-                                      "share of clips that a real-data classifier gives the asked class")
-        if looks.likeness is not None:
-            found["text"] = _summary(*text_rank(looks.likeness, looks.texts, texts), groups,
-                                     "share of the other training texts that the clip is less like than the asked one")
-        for name, (own, asked), what in (
-            ("image", looks.first, "correlation of the first frame with the image prior"),
-            ("motion", looks.motion, "correlation of the clip's own motion with the asked motion field"),
-        ):
-            found[name] = _summary(*paired_correlation(own, asked, groups), groups, what)
+        for name, (what, value, chance) in _values(params, critics, store, bank, plan).items():
+            found[name] = {**_summary(value, chance, [record.condition_id for record in plan], what),
+                           "filters": {one.name: _filtered(one, value, plan) for one in chain}}
     write_json(out / "control.json", found)
     return found
 
 
-class _Looks:
-    """What critics and optical flow see in every clip of a set; rows in plan order."""
-
-    def __init__(self) -> None:
-        self.probabilities: Tensor | None = None
-        self.likeness: Tensor | None = None
-        self.classes: list[str] = []
-        self.texts: list[str] = []
-        self.first: tuple[Tensor, Tensor] = (torch.empty(0), torch.empty(0))
-        self.motion: tuple[Tensor, Tensor] = (torch.empty(0), torch.empty(0))
-
-
-def _looks(params: ControlParams, critics: Path, store: ClipStore, bank: ClipStore, plan: Sequence[PlanRecord]) -> _Looks:
-    looks = _Looks()
+def _values(params: ControlParams, critics: Path, store: ClipStore, bank: ClipStore,
+            plan: Sequence[PlanRecord]) -> dict[str, tuple[str, Numbers, Numbers]]:
+    """What is measured of each condition, and its (N,) values and chances, in plan order."""
+    groups, labels, texts = zip(*((record.condition_id, record.label or "", record.text) for record in plan), strict=True)
     judge = load_checkpoint(critics / params.classifier) if params.classifier else None
     reader = load_checkpoint(critics / params.aligned) if params.aligned else None
-    looks.classes = judge.facts["labels"] if judge else []
-    looks.texts = reader.facts["texts"] if reader else []
+    seen = _seen(store, bank, plan, judge, reader)
+    found = {}
+    if judge:
+        found["label"] = ("share of clips that a real-data classifier gives the asked class",
+                          *label_agreement(seen["probabilities"], judge.facts["labels"], labels))
+    if reader:
+        found["text"] = ("share of the other training texts that the clip is less like than the asked one",
+                         *text_rank(seen["likeness"], reader.facts["texts"], texts))
+    found["image"] = ("correlation of the first frame with the image prior",
+                      *paired_correlation(seen["first"], seen["prior"], groups))
+    found["motion"] = ("correlation of the clip's own motion with the asked motion field",
+                       *paired_correlation(seen["motion"], seen["asked"], groups))
+    return found
+
+
+def _seen(store: ClipStore, bank: ClipStore, plan: Sequence[PlanRecord], judge: Checkpoint | None,
+          reader: Checkpoint | None) -> dict[str, Tensor]:
+    """What critics and optical flow see in every clip and in its reference, (N, ...) flat and in plan order."""
     parts: dict[str, list[Tensor]] = {}
     for start in range(0, len(plan), READ_TOGETHER):
         rows = range(start, min(start + READ_TOGETHER, len(plan)))
@@ -85,16 +90,19 @@ def _looks(params: ControlParams, critics: Path, store: ClipStore, bank: ClipSto
         if judge:
             seen["probabilities"] = classifier.probabilities(judge, frames)
         if reader:
-            seen["likeness"] = aligned.likeness(reader, frames, looks.texts)
+            seen["likeness"] = aligned.likeness(reader, frames, reader.facts["texts"])
         for name, values in seen.items():
             parts.setdefault(name, []).append(values.flatten(1))
-    whole = {name: torch.cat(values) for name, values in parts.items()}
-    looks.probabilities, looks.likeness = whole.get("probabilities"), whole.get("likeness")
-    looks.first, looks.motion = (whole["first"], whole["prior"]), (whole["motion"], whole["asked"])
-    return looks
+    return {name: torch.cat(values) for name, values in parts.items()}
 
 
-Numbers = NDArray[np.float64]
+def _filtered(filtered: FilterAccount, value: Numbers, plan: Sequence[PlanRecord]) -> dict[str, Any]:
+    """What one filter does to the value of the clips that reached it."""
+    keep = {one.clip_id: one.keep for one in filtered.decisions}
+    reached = [row for row, record in enumerate(plan) if record.clip_id in keep]
+    kept = np.array([keep[plan[row].clip_id] for row in reached], bool)
+    gain = bootstrap_gain(value[reached], kept, [plan[row].condition_id for row in reached])
+    return {"clips": len(reached), "kept": int(kept.sum()), **asdict(gain)}
 
 
 def label_agreement(probabilities: Tensor, classes: Sequence[str], labels: Sequence[str]) -> tuple[Numbers, Numbers]:

@@ -87,10 +87,11 @@ class SampleParams(Section):
 
 
 class ControlParams(Section):
-    """Who judges whether sets show what was asked for; what is left out is not judged."""
+    """Who judges whether sets show what was asked for and look real; what is left out is not judged."""
 
     classifier: str | None = Field(None, description="an entry of critics of kind classifier: the class")
     aligned: str | None = Field(None, description="an entry of critics of kind aligned: the text")
+    vae: str | None = Field(None, description="an entry of critics of kind vae: how far single frames are from real ones")
 
 
 SegmenterKind = Literal["vnet", "dynunet", "swinunetr"]
@@ -242,7 +243,7 @@ class Params(Section):
             wanted = plugin.load("tasks.filters", entry["kind"]).CRITIC
             if critic is not None and (kind := self.critics[critic]["kind"]) != wanted:
                 raise ValueError(f"filters.{name}.critic: {critic!r} is a {kind}, but {entry['kind']} looks through a {wanted}")
-        for kind in ("classifier", "aligned"):
+        for kind in ("classifier", "aligned", "vae"):
             critic = getattr(self.control, kind)
             if critic is not None and self.critics.get(critic, {}).get("kind") != kind:
                 raise ValueError(f"control.{kind}: {critic!r} is not an entry of critics of kind {kind}")

@@ -72,6 +72,7 @@ def report(params: Params, data: Path, out: Path) -> Path:
     outcome = read_benchmark(data / "benchmark")
     facts = data / "release" / "release.json"
     released = read_json(facts) if facts.exists() else None
+    control = _numbers(params, data / "control", "control.json")
     page = _environment().get_template("report.html").render(
         params=params,
         release=released,
@@ -83,8 +84,11 @@ def report(params: Params, data: Path, out: Path) -> Path:
         sets=_sets(params, data),
         side_by_side=gallery.side_by_side(shown, data / "prepared", data / "conditions"),
         shown=shown,
-        control=_numbers(params, data / "control", "control.json"),
+        control=control,
+        filtered=[(name, what, filtered, one) for name, _, numbers in control for what, measured in numbers.items()
+                  for filtered, one in measured["filters"].items()],
         appearance=_numbers(params, data / "control", "appearance.json"),
+        fidelity=_numbers(params, data / "control", "fidelity.json"),
         rounds=_numbers(params, data / "clips", "rounds.json"),
         kept=gallery.kept(shown),
         dropped=gallery.dropped(shown, filters),

@@ -69,6 +69,45 @@ def bootstrap_mean(values: npt.ArrayLike, clusters: Sequence[str] | None = None,
     return Summary(float(units.mean()), float(low), float(high), n)
 
 
+@dataclass(frozen=True)
+class Gain:
+    """What leaving some out does to a mean: after minus before, with its percentile bootstrap interval. None: undefined."""
+
+    before: float | None
+    after: float | None
+    gain: float | None
+    low: float | None
+    high: float | None
+
+
+def bootstrap_gain(values: npt.ArrayLike, kept: npt.ArrayLike, clusters: Sequence[str], *, draws: int = 2000,
+                   level: float = 0.95, seed: int = 0) -> Gain:
+    """Mean of the values that are kept, beside the mean of all; every value counts once, whole clusters are drawn.
+
+    Args:
+        values: (n,); NaN is left out.
+        kept: (n,) bool.
+        clusters: what each value belongs to (conditions).
+    """
+    given, chosen = np.asarray(values, np.float64), np.asarray(kept, bool)
+    known = ~np.isnan(given)
+    if not known.any():
+        return Gain(None, None, None, None, None)
+    given, chosen = given[known], chosen[known]
+    names, index = np.unique(np.asarray(clusters)[known], return_inverse=True)
+    if not chosen.any():
+        return Gain(float(given.mean()), None, None, None, None)
+    total, count, kept_total, kept_count = (
+        np.bincount(index, weights, len(names)) for weights in (given, np.ones_like(given), given * chosen, chosen * 1.0)
+    )
+    drawn = resamples(len(names), draws, np.random.default_rng(seed)).astype(np.float64)
+    with np.errstate(invalid="ignore"):  # a draw without any kept value is undefined
+        change = drawn @ kept_total / (drawn @ kept_count) - drawn @ total / (drawn @ count)
+    low, high = np.nanquantile(change, [(1 - level) / 2, (1 + level) / 2])
+    before, after = float(given.mean()), float(given[chosen].mean())
+    return Gain(before, after, after - before, float(low), float(high))
+
+
 def paired_difference(first: npt.ArrayLike, second: npt.ArrayLike, *, draws: int = 2000, level: float = 0.95,
                       seed: int = 0) -> Difference:
     """first - second over the same units in the same order; a unit with a NaN is left out.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.augment import augment
+from models.class_turns import ClassTurns
 from models.classifiers import Classifier, ClassifierKind, classify
 from models.clip import DescribedClips
 from models.generators import Checkpoint
@@ -36,11 +36,8 @@ def fit(params: Params, clips: DescribedClips, hook: StateHook, seed: int) -> Ch
         ValueError: with fewer than two classes among the clips.
     """
     frames, channels, height, width = clips.read([0]).frames.shape[1:]
-    rows: dict[str, list[int]] = defaultdict(list)
-    for row, label in enumerate(clips.labels):
-        if label:
-            rows[label].append(row)
-    labels = sorted(rows)
+    turns = ClassTurns(clips.labels)
+    labels = [label for label in turns.classes if label]
     if len(labels) < 2:
         raise ValueError(f"a classifier needs 2 classes among the training clips, but has {len(labels)}: {', '.join(labels)}; "
                          "give dataset.options.label_column")
@@ -49,13 +46,11 @@ def fit(params: Params, clips: DescribedClips, hook: StateHook, seed: int) -> Ch
         net = Classifier(params.network, channels, len(labels), frames, params.width)
 
     def loss(wrapped: nn.Module, rng: torch.Generator) -> Tensor:
-        picks = torch.randint(len(labels), (params.train.batch_size,), generator=rng)
-        places = torch.rand(len(picks), generator=rng).tolist()
-        own = [rows[labels[pick]] for pick in picks.tolist()]
-        batch = clips.read([mine[int(place * len(mine))] for mine, place in zip(own, places, strict=True)])
+        batch = clips.read(turns.draw(params.train.batch_size, rng))
+        shown = torch.tensor([labels.index(label) for label in batch.condition.labels])
         pictures, _ = augment(batch.frames, batch.condition.masks, rng)
         device = next(wrapped.parameters()).device
-        return functional.cross_entropy(wrapped(pictures.to(device)).float(), picks.to(device))
+        return functional.cross_entropy(wrapped(pictures.to(device)).float(), shown.to(device))
 
     losses = train(net, loss, params.train, phase="classifier", seed=seed, hook=hook)
     facts = {"clip_shape": [frames, channels, height, width], "labels": labels}

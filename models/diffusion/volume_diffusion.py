@@ -9,7 +9,8 @@ from diffusers import DDPMScheduler
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from models.clip import ClipSource, Condition
+from models.class_turns import ClassTurns
+from models.clip import Condition, DescribedClips
 from models.diffusion.latent_sampler import Solver, denoise_latents, target
 from models.seeding import generator
 from models.trainer import Loss, TrainParams
@@ -38,13 +39,14 @@ def numbers(labels: Sequence[str], known: Sequence[str], device: torch.device | 
     return torch.tensor([place[label] for label in labels], device=device)
 
 
-def volume_loss(clips: ClipSource, train: TrainParams, schedule: DDPMScheduler, known: Sequence[str], drop: float,
-                encode: Callable[[Tensor], Tensor]) -> Loss:
+def volume_loss(clips: DescribedClips, train: TrainParams, schedule: DDPMScheduler, known: Sequence[str], drop: float,
+                even_classes: bool, encode: Callable[[Tensor], Tensor]) -> Loss:
     """Mean squared error on whole clips, the class dropped with chance `drop`; `encode` takes frames on the net's device."""
+    turns = ClassTurns(clips.labels, even_classes)
 
     def loss(net: nn.Module, rng: torch.Generator) -> Tensor:
         device = next(net.parameters()).device
-        batch = clips.read(torch.randint(len(clips), (train.batch_size,), generator=rng).tolist())
+        batch = clips.read(turns.draw(train.batch_size, rng))
         x = encode(batch.frames.to(device))
         labels = numbers(batch.condition.labels, known, device)
         kept = (torch.rand(len(batch), generator=rng) >= drop).to(device)

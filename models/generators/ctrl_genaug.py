@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor, nn
 
 from models.alignment import AlignmentParams, train_aligned
-from models.clip import ClipBatch, ClipSource, Condition, DescribedClips
+from models.class_turns import ClassTurns
+from models.clip import ClipBatch, Condition, DescribedClips
 from models.codec import Codec, LocalVae, VaeParams, measure, obtain_vae
 from models.diffusion.denoiser import Prediction
 from models.diffusion.joint_conditions import DropParams, Given, drop
@@ -49,6 +50,7 @@ class Params(BaseModel):
     gated: bool = Field(True, description="false: key frames replace self-attention at once, as in the paper")
     motion: Literal["flow", "codec"] = Field("flow", description="optical flow, or the vectors of a video encoder")
     noise_correlation: float = Field(0.0, ge=0, le=1, description="of noise between frames, along the motion; the paper's is 0")
+    even_classes: bool = Field(False, description="draw classes equally often; the paper draws clips")
 
 
 class Sampling(BaseModel):
@@ -122,14 +124,15 @@ class CtrlGenAug:
     def _codec(self) -> Codec:
         return Codec(self._nets["vae"], self._facts["latent_mean"], self._facts["latent_std"])
 
-    def _loss(self, clips: ClipSource, train: TrainParams, moving: bool) -> Loss:
+    def _loss(self, clips: DescribedClips, train: TrainParams, moving: bool) -> Loss:
         """Mean squared error on random single frames, each its own image prior, or (`moving`) on whole clips."""
         codec, null = self._codec(), len(self._facts["labels"])
+        turns = ClassTurns(clips.labels, self.params.even_classes)
 
         def loss(net: nn.Module, rng: torch.Generator) -> Tensor:
             device = next(net.parameters()).device
             self._to(device, "vae", "aligned")
-            batch = clips.read(torch.randint(len(clips), (train.batch_size,), generator=rng).tolist())
+            batch = clips.read(turns.draw(train.batch_size, rng))
             frames = batch.frames.to(device)
             if not moving:
                 frame = torch.randint(frames.shape[1], (len(batch),), generator=rng).to(device)

@@ -35,6 +35,7 @@ class Params(BaseModel):
     prediction: Prediction = "v_prediction"
     schedule: Schedule = "scaled_linear"
     drop: float = Field(0.1, ge=0, le=1, description="chance that the class is dropped")
+    even_classes: bool = Field(True, description="draw classes equally often")
 
 
 def build(params: Params, checkpoint: Checkpoint | None = None) -> Lvdm:
@@ -72,7 +73,7 @@ class Lvdm:
             self._nets["vae"].to(frames.device).eval()
             return codec.encode(frames)
 
-        loss = volume_loss(clips, video.train, self.schedule, known, params.drop, encode)
+        loss = volume_loss(clips, video.train, self.schedule, known, params.drop, params.even_classes, encode)
         losses["video"] = fit(net, loss, video.train, phase="video", seed=seed, hook=hook)
         self._nets["video"] = net
         return Checkpoint("lvdm", params.model_dump(mode="json"), dict(self._nets), self._facts, losses)

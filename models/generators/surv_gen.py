@@ -18,7 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from models.alignment import AlignmentParams, train_aligned
-from models.clip import ClipBatch, ClipSource, Condition, DescribedClips
+from models.class_turns import ClassTurns
+from models.clip import ClipBatch, Condition, DescribedClips
 from models.codec import Codec, LocalVae, VaeParams, latent_scale, load_vae, obtain_vae
 from models.diffusion.denoiser import Prediction
 from models.diffusion.latent_sampler import Schedule, Solver, denoise_latents, latent_schedule, target
@@ -59,6 +60,7 @@ class Params(BaseModel):
     prediction: Prediction = "v_prediction"
     schedule: Schedule = "scaled_linear"
     drop: float = Field(0.1, ge=0, le=1, description="chance that text and class are dropped, together")
+    even_classes: bool = Field(True, description="draw classes equally often; the paper trains one motion model a class")
 
     @model_validator(mode="after")
     def _one_way(self) -> Params:
@@ -151,16 +153,17 @@ class SurVGen:
         channels = vae.config.latent_channels
         return Codec(vae, [0.0] * channels, [1 / vae.config.scaling_factor] * channels)
 
-    def _loss(self, clips: ClipSource, train: TrainParams, moving: bool) -> Loss:
+    def _loss(self, clips: DescribedClips, train: TrainParams, moving: bool) -> Loss:
         """Mean squared error on random single frames, or (`moving`) on whole clips."""
         codec, drop = self._codec(), self.params.drop
+        turns = ClassTurns(clips.labels, self.params.even_classes)
         kind = (self.params.motion.schedule if moving else None) or self.params.schedule
         schedule = latent_schedule(kind, self.params.prediction)
 
         def loss(net: nn.Module, rng: torch.Generator) -> Tensor:
             device = next(net.parameters()).device
             self._to(device, "vae", "text")
-            batch = clips.read(torch.randint(len(clips), (train.batch_size,), generator=rng).tolist())
+            batch = clips.read(turns.draw(train.batch_size, rng))
             frames = batch.frames.to(device)
             if not moving:
                 frame = torch.randint(frames.shape[1], (len(batch),), generator=rng).to(device)

@@ -32,6 +32,7 @@ class Params(BaseModel):
     video: VolumeParams
     prediction: Prediction = "v_prediction"
     drop: float = Field(0.1, ge=0, le=1, description="chance that the class is dropped")
+    even_classes: bool = Field(True, description="draw classes equally often")
 
 
 def build(params: Params, checkpoint: Checkpoint | None = None) -> Vdm:
@@ -64,7 +65,8 @@ class Vdm:
             torch.manual_seed(derive_seed(seed, "video"))
             net = VolumeUNet(channels, len(known), video.channels, video.layers, video.attention, video.head_width,
                              video.norm_groups)
-        loss = volume_loss(clips, video.train, self.schedule, known, self.params.drop, lambda frames: frames)
+        loss = volume_loss(clips, video.train, self.schedule, known, self.params.drop, self.params.even_classes,
+                           lambda frames: frames)
         losses = {"video": fit(net, loss, video.train, phase="video", seed=seed, hook=hook)}
         self._nets["video"] = net
         return Checkpoint("vdm", self.params.model_dump(mode="json"), dict(self._nets), self._facts, losses)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from torch import Tensor
 
-from models.motion import optical_flow
+from models.motion import follow, optical_flow
 
 MEASURES: dict[str, str] = {
     "contrast": "standard deviation of a clip's pixels, which are in [-1, 1]",
     "sharpness": "mean absolute difference of neighbouring pixels",
     "frame_change": "mean absolute difference of a pixel from frame to frame",
+    "warping_error": "the same along the motion field: what no motion explains, flicker and noise (Lai et al., ECCV 2018)",
     "motion_energy": "mean length of the motion field from frame to frame, pixels (optical flow)",
 }
 
@@ -25,10 +24,11 @@ def appearance(frames: Tensor) -> dict[str, Tensor]:
     Returns:
         (B,) each.
     """
-    measured: dict[str, Callable[[Tensor], Tensor]] = {
-        "contrast": lambda clip: clip.flatten(1).std(1, correction=0),
-        "sharpness": lambda clip: (clip.diff(dim=-1).abs().flatten(1).mean(1) + clip.diff(dim=-2).abs().flatten(1).mean(1)) / 2,
-        "frame_change": lambda clip: clip.diff(dim=1).abs().flatten(1).mean(1),
-        "motion_energy": lambda clip: optical_flow(clip).norm(dim=2).flatten(1).mean(1),
+    field = optical_flow(frames)
+    return {
+        "contrast": frames.flatten(1).std(1, correction=0),
+        "sharpness": (frames.diff(dim=-1).abs().flatten(1).mean(1) + frames.diff(dim=-2).abs().flatten(1).mean(1)) / 2,
+        "frame_change": frames.diff(dim=1).abs().flatten(1).mean(1),
+        "warping_error": (follow(frames[:, 1:], field) - frames[:, :-1]).abs().flatten(1).mean(1),
+        "motion_energy": field.norm(dim=2).flatten(1).mean(1),
     }
-    return {name: measured[name](frames) for name in MEASURES}

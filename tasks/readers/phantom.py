@@ -37,6 +37,8 @@ class Params(BaseModel):
     seed: int = 0
     contrast: tuple[float, float] = Field((0.25, 0.9), description="attenuation of the wire: low and high contrast")
     photons: tuple[float, float] = Field((150.0, 600.0), description="per pixel in the open field; fewer is noisier")
+    magnification: float = Field(1.0, ge=1, description="of the view, around the middle; noise and the wire's width stay")
+    reach: float = Field(0.25, gt=0, le=0.8, description="share of its path that the wire's tip covers, all the way out")
     manoeuvre_frames: int | None = Field(None, gt=0, description="a recording is a sequence of actions of so many frames each")
     frequencies: dict[str, float] = Field(default_factory=lambda: SKEWED, description="of the actions of a sequence")
 
@@ -73,8 +75,10 @@ def simulate(params: Params, patient: int, clip: int) -> Volume:
     height, width = params.size
     anatomy = np.random.default_rng(derive_seed(params.seed, "anatomy", patient))
     acquisition = np.random.default_rng(derive_seed(params.seed, "acquisition", patient, clip))
-    y, x = (grid / height for grid in np.mgrid[:height, :width] + 0.5)
     aspect = width / height
+    scale = height * params.magnification  # pixels to a height of the scene
+    y, x = (size / height / 2 + (grid - size / 2) / scale
+            for grid, size in zip(np.mgrid[:height, :width] + 0.5, params.size, strict=True))
     time = np.arange(params.frames) / 7.5  # seconds at 7.5 frames a second
     beat = np.sin(2 * np.pi * (time * anatomy.uniform(0.9, 1.5) + acquisition.random()))
     breath = np.sin(2 * np.pi * (time * anatomy.uniform(0.2, 0.35) + acquisition.random()))
@@ -85,17 +89,18 @@ def simulate(params: Params, patient: int, clip: int) -> Volume:
         script = sequence(own, params.frames, params.manoeuvre_frames, params.frequencies)
     else:
         script = single(_manoeuvre(params, patient, clip), params.frames)
-    catheter, wire, vessel = (line * [1, aspect] for line in _devices(anatomy, acquisition, script, beat, breath))
-    tube = _distance(catheter, y, x) * height
-    wire_distance = _distance(wire, y, x) * height  # pixels
+    lines = _devices(anatomy, acquisition, script, beat, breath, params.reach)
+    catheter, wire, vessel = (line * [1, aspect] for line in lines)
+    tube = _distance(catheter, y, x) * scale
+    wire_distance = _distance(wire, y, x) * scale  # pixels
     half_width = acquisition.uniform(1.0, 1.5)
-    tube_half = max(1.7, 0.008 * height)
+    tube_half = max(1.7, 0.008 * scale)
     device = 0.22 * _inside(tube, tube_half, 0.7) + 0.12 * (_inside(tube, tube_half, 0.7) - _inside(tube, tube_half - 1, 0.7))
     device = device + acquisition.uniform(*params.contrast) * _inside(wire_distance, half_width, 0.5)
 
     if script.dye.any():
-        lumen = _inside(_distance(vessel, y, x) * height, max(2.5, 0.02 * height), 1.0)
-        device = device + 0.35 * script.dye[:, None, None] * lumen
+        lumen = _inside(_distance(vessel, y, x) * scale, max(2.5, 0.05 * scale), 1.0)
+        device = device + 0.8 * script.dye[:, None, None] * lumen
 
     open_field = np.exp(-(body + device))
     scattered = gaussian_filter(open_field, (0, 0.12 * height, 0.12 * height))
@@ -162,7 +167,7 @@ def _body(y: Image, x: Image, beat: Image, breath: Image, rng: np.random.Generat
 
 
 def _devices(anatomy: np.random.Generator, acquisition: np.random.Generator, script: Script, beat: Image,
-             breath: Image) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+             breath: Image, reach: float) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Catheter, wire and vessel, each (F, P, 2), as polylines of (y, x) in 0..1.
 
     The wire leaves the catheter's tip into the vessel, which swings with the heart the more the farther it is from there.
@@ -180,16 +185,15 @@ def _devices(anatomy: np.random.Generator, acquisition: np.random.Generator, scr
         target = np.arctan2(0.55 - points[-1][0], 0.5 - points[-1][1])  # the vessel stays around the heart
         angle += 0.35 * np.sin(target - angle)
         points.append(points[-1] + 0.11 * np.array([np.sin(angle), np.cos(angle)]))
-    start = acquisition.uniform(0.55, 0.75)
-    reach = start + 0.25 * script.travel
-    along = np.linspace(0, 1, 48)[None] * reach[:, None]  # (F, P) share of the path
+    out = acquisition.uniform(0.8 - reach, 1 - reach) + reach * script.travel
+    along = np.linspace(0, 1, 48)[None] * out[:, None]  # (F, P) share of the path
     path = CubicSpline(np.linspace(0, 1, len(points)), np.stack(points))
     wire = path(along)
     turn = script.turn
     if turn is None:
         turn = np.sin(2 * np.pi * np.linspace(0, 1, len(beat)) + acquisition.random() * 6)
     if turn.any():
-        tip = np.clip((along / reach[:, None] - 0.7) / 0.3, 0, 1) ** 2
+        tip = np.clip((along / out[:, None] - 0.7) / 0.3, 0, 1) ** 2
         side = path(along, 1)[..., ::-1] * [1, -1]
         side = side / np.linalg.norm(side, axis=-1, keepdims=True)
         wire = wire + 0.07 * (tip * turn[:, None])[..., None] * side

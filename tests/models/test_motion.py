@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from models.motion import NONE, optical_flow, trajectories
+from models.motion import NONE, follow, optical_flow, trajectories
 from models.seeding import generator
 
 
@@ -107,3 +107,12 @@ def test_trajectories_are_a_partition(seed: int, frames: int) -> None:
             stories.setdefault(story, set()).add((frame, place))
     for story, members in stories.items():
         assert members == {(frame, place) for frame, place in enumerate(story) if place != NONE}
+
+
+def test_following_a_whole_shift_gives_the_frame_before_back() -> None:
+    later = torch.rand(2, 3, 2, 8, 10, generator=generator(3))
+    field = torch.zeros(2, 3, 2, 8, 10)
+    field[:, :, 0], field[:, :, 1] = 2, -1
+    found = follow(later, field)
+    torch.testing.assert_close(found[..., 1:, :-2], later[..., :-1, 2:])
+    torch.testing.assert_close(found[..., 1:, -1], later[..., :-1, -1])  # the border goes on

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_line import build, params
+from torch.nn import functional
 
 from tasks.appearance import look
 from tasks.metrics.appearance import MEASURES, appearance
@@ -19,11 +20,12 @@ from tasks.tables import read_table
 
 def test_values_of_pictures_one_can_count() -> None:
     still = torch.zeros(1, 3, 1, 16, 16)
-    assert all(float(value) == 0 for value in appearance(still).values())
+    assert all(float(value) < 1e-6 for value in appearance(still).values())
     stripes = torch.ones(1, 2, 1, 16, 16)
     stripes[..., ::2] = -1
     found = {name: float(value) for name, value in appearance(stripes).items()}
-    assert found == pytest.approx({"contrast": 1.0, "sharpness": 1.0, "frame_change": 0.0, "motion_energy": 0.0})
+    wanted = {"contrast": 1.0, "sharpness": 1.0, "frame_change": 0.0, "warping_error": 0.0, "motion_energy": 0.0}
+    assert found == pytest.approx(wanted, abs=1e-6)
     blink = torch.full((1, 3, 1, 16, 16), 0.25)
     blink[:, 1] = -0.25
     assert float(appearance(blink)["frame_change"]) == pytest.approx(0.5)
@@ -33,6 +35,17 @@ def test_motion_energy_is_the_length_of_the_shift() -> None:
     wide = torch.rand(40, 60, generator=torch.Generator().manual_seed(0)) * 2 - 1
     clip = torch.stack([wide[:, 10 + 2 * t : 42 + 2 * t] for t in range(3)])[None, :, None]
     assert float(appearance(clip)["motion_energy"]) == pytest.approx(2.0, abs=0.25)
+
+
+def test_motion_explains_a_shift_and_not_a_flicker() -> None:
+    rng = torch.Generator().manual_seed(0)
+    wide = functional.avg_pool2d(torch.rand(1, 1, 200, 300, generator=rng) * 2 - 1, 5)[0, 0] * 3
+    moving = torch.stack([wide[:, 10 + 2 * t : 42 + 2 * t] for t in range(3)])[None, :, None]
+    found = appearance(moving)
+    assert float(found["warping_error"]) < 0.4 * float(found["frame_change"])
+    flicker = torch.rand(1, 3, 1, 40, 40, generator=rng) * 2 - 1
+    found = appearance(flicker)
+    assert float(found["warping_error"]) > 0.6 * float(found["frame_change"])
 
 
 def test_a_set_is_measured_beside_the_real_training_clips(tmp_path: Path) -> None:

@@ -12,12 +12,12 @@ import torch
 from models.clip import UNKNOWN, ClipBatch, Condition, MemoryClips, to_float
 from models.critics import aligned, classifier
 from models.trainer import TrainParams, TrainState
-from tasks.checkpoints import save_checkpoint
+from tasks.checkpoints import load_checkpoint, save_checkpoint
 from tasks.control import control, label_agreement, paired_correlation, text_rank
 from tasks.params import ControlParams
-from tasks.records import PlanRecord
+from tasks.records import Decision, PlanRecord
 from tasks.store import ArraySpec, ClipStore
-from tasks.tables import write_table
+from tasks.tables import read_table, write_table
 
 FRAMES, SIDE, EACH = 4, 16, 6
 LABELS, TEXTS = ("down", "right"), ("a dark room", "a bright room")
@@ -84,12 +84,15 @@ def made(folder: Path, obeys: tuple[str, ...]) -> Path:
         plan.append(PlanRecord(f"{row:032x}", label, text, f"c{condition}", condition, row // len(asked), row, 0))
     write(folder / "set" / "clips.zarr", np.stack(clips))
     write_table(folder / "set" / "plan.parquet", plan, PlanRecord)
+    decisions = [Decision(one.clip_id, "half", row % 2 == 0, 0.0, "", "") for row, one in enumerate(plan)]
+    decisions += [Decision(one.clip_id, "rest", row % 4 == 0, 0.0, "", "") for row, one in enumerate(plan) if row % 2 == 0]
+    write_table(folder / "decisions" / "decisions.parquet", decisions, Decision)
     return folder
 
 
 def numbers(folder: Path, critics: Path) -> dict[str, dict[str, float]]:
     params = ControlParams(classifier="judge", aligned="reader")
-    found = control(params, folder / "bank", critics, folder / "set", folder / "out")
+    found = control(params, folder / "bank", critics, folder / "set", folder / "decisions", folder / "out")
     assert json.loads((folder / "out" / "control.json").read_text()) == found
     return found
 
@@ -104,6 +107,28 @@ def test_obedience_is_far_above_chance_and_disobedience_below(tmp_path: Path, cr
     bad = numbers(made(tmp_path / "bad", ()), critics)
     assert bad["label"]["value"] < 0.2 and bad["text"]["value"] < 0.2 and bad["motion"]["value"] < 0.3
     assert bad["label"]["high"] < 0 and bad["text"]["high"] < 0
+
+
+def test_filters_change_a_number_by_what_they_leave_out(tmp_path: Path, critics: Path) -> None:
+    folder = made(tmp_path, ("label",))
+    rows = read_table(folder / "set" / "plan.parquet", PlanRecord)
+    store = ClipStore.open(folder / "set" / "clips.zarr")
+    judge = load_checkpoint(critics / "judge")
+    called = classifier.probabilities(judge, store.read(range(len(store))).frames).argmax(1).tolist()
+    right = [judge.facts["labels"][one] == row.label for one, row in zip(called, rows, strict=True)]
+    # one filter keeps what the judge agrees with and every third other clip, the next one all of those
+    keep = [good or number % 3 == 0 for number, good in enumerate(right)]
+    flipped = [good if number % 5 else not good for number, good in enumerate(keep)]
+    decisions = [Decision(row.clip_id, "agree", good, 0.0, "", "") for row, good in zip(rows, flipped, strict=True)]
+    decisions += [Decision(row.clip_id, "all", True, 0.0, "", "") for row, good in zip(rows, flipped, strict=True) if good]
+    write_table(folder / "decisions" / "decisions.parquet", decisions, Decision)
+    found = numbers(folder, critics)["label"]
+    first, second = found["filters"]["agree"], found["filters"]["all"]
+    assert list(found["filters"]) == ["agree", "all"]
+    assert first["before"] == pytest.approx(np.mean(right)) == pytest.approx(found["value"])
+    assert first["after"] == pytest.approx(np.mean([good for good, kept in zip(right, flipped, strict=True) if kept]))
+    assert first["kept"] == sum(flipped) == second["clips"] == second["kept"]
+    assert second["before"] == second["after"] == first["after"] and second["gain"] == second["low"] == second["high"] == 0
 
 
 def test_a_bank_of_masks_has_nothing_to_say(tmp_path: Path, critics: Path) -> None:

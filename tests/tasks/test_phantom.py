@@ -146,6 +146,32 @@ def test_contrast_agent_darkens_the_vessel_and_goes_again() -> None:
     assert min(darker[5], darker[17]) > 20 and max(darker[11], darker[23]) < 3
 
 
+@pytest.mark.parametrize("size", [(48, 48), (40, 60)])
+def test_magnification_enlarges_the_middle_of_the_view(size: tuple[int, int]) -> None:
+    quiet = {"photons": (1e7, 1e7), "contrast": (1e-6, 1e-6), "size": size}
+    plain = simulate(with_settings(**quiet), 0, 0).frames.astype(float)[0, ..., 0]
+    near = simulate(with_settings(**quiet, magnification=2.0), 0, 0).frames.astype(float)[0, ..., 0]
+    height, width = size
+    middle = plain[height // 4 : 3 * height // 4, width // 4 : 3 * width // 4]
+    halved = near.reshape(height // 2, 2, width // 2, 2).mean((1, 3))
+    whole = plain.reshape(height // 2, 2, width // 2, 2).mean((1, 3))
+    of_middle, of_whole = (np.corrcoef(one.ravel(), halved.ravel())[0, 1] for one in (middle, whole))
+    assert of_middle > 0.93 > of_whole + 0.03
+
+
+def test_reach_is_how_far_the_tip_goes() -> None:
+    def went(reach: float) -> float:
+        found = []
+        for patient in range(8):
+            masks = simulate(with_settings(reach=reach, frames=16, manoeuvre_frames=16, frequencies={"rotate": 1e-9,
+                                           "advance": 1.0}), patient, 0).masks
+            assert masks is not None
+            found.append(masks[-1].sum() / masks[0].sum())
+        return float(np.mean(found))
+
+    assert went(0.7) > went(0.25) + 0.2 > 1.2
+
+
 def test_clips_of_a_sequence_have_the_action_at_their_middle_and_its_words(tmp_path: Path) -> None:
     dataset = DatasetParams.model_validate({
         "name": "actions", "reader": "phantom", "location": tmp_path, "clip_frames": 4, "hop": 2, "frame_size": (32, 32),

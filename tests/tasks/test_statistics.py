@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from statsmodels.stats.multitest import multipletests
 
-from tasks.statistics import Summary, bootstrap_mean, cluster_means, holm, paired_difference
+from tasks.statistics import Gain, Summary, bootstrap_gain, bootstrap_mean, cluster_means, holm, paired_difference
 
 
 def test_cluster_means_by_hand() -> None:
@@ -126,3 +126,28 @@ def test_holm_equals_statsmodels() -> None:
 def test_holm_lies_between_uncorrected_and_bonferroni(p: list[float]) -> None:
     for raw, corrected in zip(p, holm(p), strict=True):
         assert raw <= corrected + 1e-12 and corrected <= min(1, raw * len(p)) + 1e-12
+
+
+def test_gain_of_leaving_out() -> None:
+    rng = np.random.default_rng(0)
+    clusters = [f"c{row // 4}" for row in range(400)]
+    values = (rng.random(400) < 0.5).astype(float)
+    values[7] = np.nan
+    kept = (values == 1) | (rng.random(400) < 0.3)
+    found = bootstrap_gain(values, kept, clusters)
+    assert found.before == pytest.approx(np.nanmean(values)) and found.after == pytest.approx(np.nanmean(values[kept]))
+    assert found.gain == pytest.approx(found.after - found.before)
+    assert 0 < found.low < found.gain < found.high
+    # clusters are the units: the interval is that of drawing them one by one
+    blocks = [(values[row : row + 4], kept[row : row + 4]) for row in range(0, 400, 4)]
+    drawn = []
+    for _ in range(1000):
+        taken = [blocks[one] for one in rng.integers(0, 100, 100)]
+        chosen, held = (np.concatenate(part) for part in zip(*taken, strict=True))
+        drawn.append(np.nanmean(chosen[held]) - np.nanmean(chosen))
+    assert [found.low, found.high] == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=0.01)
+
+
+def test_a_gain_of_nothing_is_undefined() -> None:
+    assert bootstrap_gain([1.0, 0.0], [False, False], ["a", "b"]) == Gain(0.5, None, None, None, None)
+    assert bootstrap_gain([np.nan], [True], ["a"]) == Gain(None, None, None, None, None)

@@ -1,0 +1,52 @@
+"""Fréchet distance of two sets of features, each taken for a Gaussian (Dowson & Landau 1982; FID is this with Inception's)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Count, sum and sum of outer products of features, by clip: those of any choice of clips are matrix products.
+
+    Attributes:
+        count: (N,) features of every clip.
+        total: (N, D).
+        outer: (N, D, D).
+    """
+
+    count: Tensor
+    total: Tensor
+    outer: Tensor
+
+    @classmethod
+    def of(cls, features: Tensor) -> Moments:
+        """Of (N, T, D) features of N clips; float64."""
+        given = features.double()
+        count = torch.full((len(given),), float(given.shape[1]), dtype=torch.float64)
+        return cls(count, given.sum(1), given.transpose(1, 2) @ given)
+
+    def gaussians(self, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Means (W, D) and covariances (W, D, D; divisor n - 1) for (W, N) weights: how often each clip is taken."""
+        weights = weights.double()
+        count = (weights @ self.count)[:, None]
+        mean = weights @ self.total / count
+        outer = (weights @ self.outer.flatten(1)).view(len(weights), *self.outer.shape[1:])
+        centred = outer - count[..., None] * mean[:, :, None] * mean[:, None]
+        return mean, centred / (count[..., None] - 1)
+
+
+def frechet_distance(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> Tensor:
+    """|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) of means (..., D) and covariances (..., D, D) that broadcast -> (...).
+
+    The trace of the root is that of the symmetric C1^(1/2) C2 C1^(1/2), which has the same eigenvalues and never complex ones.
+    """
+    (mean1, cov1), (mean2, cov2) = first, second
+    values, vectors = torch.linalg.eigh(cov1)
+    root = vectors @ (values.clamp_min(0).sqrt()[..., None] * vectors.mT)
+    shared = torch.linalg.eigvalsh(root @ cov2 @ root).clamp_min(0).sqrt().sum(-1)
+    trace = (cov1.diagonal(dim1=-2, dim2=-1) + cov2.diagonal(dim1=-2, dim2=-1)).sum(-1)
+    return (mean1 - mean2).square().sum(-1) + trace - 2 * shared
