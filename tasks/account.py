@@ -20,10 +20,12 @@ from tasks.tables import read_json, read_table
 POOLED = "pooled"
 NAMES = {
     "dice": "Dice", "hausdorff": "Hausdorff, px", "g2re": "G2RE, px", "r2ge": "R2GE, px", "sensitivity": "Sensitivity",
-    "precision": "Precision", "balanced_accuracy": "Balanced accuracy", "accuracy": "Accuracy", "auroc": "Macro AUROC",
+    "precision": "Precision", "balanced_accuracy": "Balanced accuracy", "video_jaccard": "Jaccard by video",
+    "accuracy": "Accuracy", "auroc": "Macro AUROC",
     "f1": "Macro F1", "one_vs_rest_accuracy": "One-vs-rest accuracy",
 }
 """The metrics that pages show, in their order; the first of them that a benchmark has is its primary one."""
+SENSITIVITY = "sensitivity_"
 TASKS = {"dice": "Segmentation", "balanced_accuracy": "Classification"}
 TESTS = {"dice": "Wilcoxon's signed-rank over patients", "balanced_accuracy": "McNemar's exact test over clips"}
 
@@ -113,6 +115,16 @@ class BenchmarkAccount:
     def primary(self) -> str:
         """The metric that arms are judged by."""
         return self.shown[0]
+
+    @property
+    def classes(self) -> list[str]:
+        """Those that have a sensitivity of their own, in the order of the first run."""
+        cells = next(iter(next(iter(self.metrics.values()), {}).values()), {})
+        return [name.removeprefix(SENSITIVITY) for name in cells if name.startswith(SENSITIVITY)]
+
+    def sensitivity(self, network: str, arm: str, label: str) -> dict[str, Any]:
+        """Share of the class's clips that are called it."""
+        return self.metrics[network][arm][SENSITIVITY + label]
 
     @property
     def task(self) -> str:

@@ -17,7 +17,7 @@ import jinja2
 import numpy as np
 
 from models.clip import UNKNOWN
-from tasks.account import NAMES, interval, p_value, read_benchmark, read_filters, read_sources
+from tasks.account import NAMES, SourceAccount, interval, p_value, read_benchmark, read_filters, read_sources
 from tasks.fingerprint import fingerprint
 from tasks.params import DatasetParams, ReleaseParams
 from tasks.records import ClipRecord, Decision, ProvenanceRecord, accepted
@@ -89,8 +89,9 @@ def release(params: ReleaseParams, dataset: DatasetParams, prepared: Path, clips
     write_table(out / "manifest.parquet", manifest, ReleasedClip)
     write_table(out / "decisions.parquet", judged, Decision)
     write_table(out / "provenance.parquet", kept, ProvenanceRecord)
-    facts = _facts(params, dataset, source, provenance, manifest)
-    card = _card(facts, params, dataset, prepared, clips, benchmark, kept, judged, manifest)
+    sources = read_sources(prepared)
+    facts = _facts(params, dataset, source, provenance, manifest, sources)
+    card = _card(facts, params, dataset, sources, clips, benchmark, kept, judged)
     atomic_write(out / "README.md", card.encode())
     if problems := verify(out / "clips.zarr"):
         more = f"{problems[0]} ({len(problems)} problems)"
@@ -170,7 +171,7 @@ def _manifest(kept: list[ProvenanceRecord], shown: list[list[int]], dataset: Dat
 
 
 def _facts(params: ReleaseParams, dataset: DatasetParams, source: ClipStore, provenance: list[ProvenanceRecord],
-           manifest: list[ReleasedClip]) -> dict[str, Any]:
+           manifest: list[ReleasedClip], sources: SourceAccount) -> dict[str, Any]:
     frames, height, width, channels = source.arrays["frames"].shape
     return {
         "name": params.name,
@@ -186,6 +187,7 @@ def _facts(params: ReleaseParams, dataset: DatasetParams, source: ClipStore, pro
             "conditions": len({clip.condition_id for clip in manifest}),
             "patients": len({patient for clip in manifest for patient in clip.patients}),
             "clips_by_label": dict(sorted(Counter(clip.label for clip in manifest if clip.label).items())),
+            "training_clips_by_label": {label: splits["train"] for label, splits in sources.labels.items()},
             "clips_by_class": {name: sum(name in clip.classes for clip in manifest) for name in dataset.classes},
         },
         "checkpoints": {record.generator: record.checkpoint_digest for record in provenance},
@@ -193,8 +195,8 @@ def _facts(params: ReleaseParams, dataset: DatasetParams, source: ClipStore, pro
     }
 
 
-def _card(facts: dict[str, Any], params: ReleaseParams, dataset: DatasetParams, prepared: Path, clips: Path, benchmark: Path,
-          kept: list[ProvenanceRecord], judged: list[Decision], manifest: list[ReleasedClip]) -> str:
+def _card(facts: dict[str, Any], params: ReleaseParams, dataset: DatasetParams, sources: SourceAccount, clips: Path,
+          benchmark: Path, kept: list[ProvenanceRecord], judged: list[Decision]) -> str:
     """The data card; every number in it stands in a file that the line wrote."""
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(loader=loader, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
@@ -203,7 +205,7 @@ def _card(facts: dict[str, Any], params: ReleaseParams, dataset: DatasetParams, 
         facts=facts,
         names=NAMES,
         dataset=dataset,
-        sources=read_sources(prepared),
+        sources=sources,
         sampling=json.loads(kept[0].sampling),
         kind=read_json(clips / params.source / "plan.json")["kind"],
         digests=sorted({record.checkpoint_digest for record in kept}),

@@ -90,6 +90,7 @@ def report(params: Params, data: Path, out: Path) -> Path:
         appearance=_numbers(params, data / "control", "appearance.json"),
         fidelity=_numbers(params, data / "control", "fidelity.json"),
         rounds=_numbers(params, data / "clips", "rounds.json"),
+        frequencies=_frequencies(released["counts"]) if released else [],
         kept=gallery.kept(shown),
         dropped=gallery.dropped(shown, filters),
         filters=[(one, _histogram(one)) for one in filters],
@@ -129,6 +130,15 @@ def _numbers(params: Params, folder: Path, file: str) -> list[tuple[str, str, di
     """(set, in what it differs from the released one, its numbers) of every set that has some."""
     files = [(name, folder / name / file) for name in params.samples]
     return [(name, differences(params, name), found) for name, path in files if path.exists() and (found := read_json(path))]
+
+
+def _frequencies(counts: dict[str, Any]) -> list[tuple[str, int, float, int, float]]:
+    """(class, real training clips, their share, released synthetic clips, share of both together), rarest first."""
+    real, made = counts["training_clips_by_label"], counts["clips_by_label"]
+    many, both = sum(real.values()), sum(real.values()) + sum(made.values())
+    rows = [(label, number, number / many, made.get(label, 0), (number + made.get(label, 0)) / both)
+            for label, number in real.items()]
+    return sorted(rows, key=lambda row: (row[1], row[0]))
 
 
 def _asked(params: Params) -> list[tuple[str, str]]:

@@ -26,7 +26,7 @@ from models.diffusion.latent_sampler import Schedule, Solver, denoise_latents, l
 from models.generators import Checkpoint
 from models.local_encoders import load_text_encoder
 from models.nets.image_unet import ImageParams, image_unet
-from models.nets.motion_unet import LabelTable, MotionUNet, framewise, new_adapter
+from models.nets.motion_unet import LabelPlace, MotionUNet, framewise, new_adapter, new_labels
 from models.seeding import derive_seed, generator
 from models.trainer import Loss, StateHook, TrainParams, fit
 
@@ -42,6 +42,7 @@ class MotionParams(BaseModel):
     longest: int = Field(32, gt=0, description="frames of a clip at most")
     mid_block: bool = Field(False, description="one in the middle too, as in AnimateDiff v2")
     adapter: Path | None = Field(None, description="begin with the MotionAdapter in this folder, of diffusers' form")
+    label_place: LabelPlace = Field("modules", description="where the class is added: time or modules; the paper does not say")
     schedule: Schedule | None = Field(None, description="noise schedule of stage 2; AnimateDiff's is linear, None: stage 1's")
     train: TrainParams
 
@@ -117,7 +118,7 @@ class SurVGen:
             torch.manual_seed(derive_seed(seed, "motion"))
             adapter = (MotionAdapter.from_pretrained(motion.adapter, local_files_only=True) if motion.adapter
                        else new_adapter(self._nets["unet"], motion.heads, motion.longest, motion.mid_block))
-        labels = LabelTable(max(1, len(self._facts["labels"])), self._nets["unet"].config.block_out_channels[0])
+        labels = new_labels(self._nets["unet"], adapter, max(1, len(self._facts["labels"])), motion.label_place)
         video = MotionUNet(self._nets["unet"], adapter, labels)
         losses["motion"] = fit(video, self._loss(clips, motion.train, moving=True), motion.train, phase="motion", seed=seed,
                                hook=hook)

@@ -6,31 +6,49 @@ reads, the class in a `LabelTable`.
 
 from __future__ import annotations
 
-from typing import Any
+from copy import deepcopy
+from functools import partial
+from typing import Any, Literal
 
 from diffusers import ConfigMixin, ModelMixin, MotionAdapter, UNet2DConditionModel, UNetMotionModel
 from diffusers.configuration_utils import register_to_config
+from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
 from torch import Tensor, nn
 from torch.nn import functional
 
-TRAINED = ("motion_modules", "cond_proj")
-"""What stage 2 trains; `pos_embed` is sinusoidal and has no weights."""
+LabelPlace = Literal["time", "modules"]
+"""Where the class is added, which SurV-Gen does not say: to the timestep's sinusoids, diffusers' own `timestep_cond`; or inside
+every motion module, after its norm. Motion modules see no timestep: from the first place the class reaches them only as far as
+the frozen image model lets it through. Without a class, as in a plain diffusers pipeline, nothing is added."""
 
 
 class LabelTable(ModelMixin, ConfigMixin):
-    """A vector for every class, zero at first, added to a timestep's sinusoids before diffusers embeds them.
+    """A vector for every class, zero at first.
 
-    SurV-Gen does not say where its label embedding goes; there diffusers' video U-Net has a place (`timestep_cond`), so that a
-    plain pipeline, which gives none, samples without a class.
+    Args:
+        classes: K.
+        widths: of the places it is added at, one after the other.
+        place: see `LabelPlace`.
     """
 
     config_name = "config.json"
 
     @register_to_config
-    def __init__(self, classes: int, width: int) -> None:
+    def __init__(self, classes: int, widths: list[int], place: LabelPlace = "modules") -> None:
         super().__init__()
-        self.table = nn.Linear(classes, width, bias=False)
+        self.table = nn.Linear(classes, sum(widths), bias=False)
         nn.init.zeros_(self.table.weight)
+
+
+def new_labels(unet: UNet2DConditionModel, adapter: MotionAdapter, classes: int, place: LabelPlace) -> LabelTable:
+    """A table for the video model of these two."""
+    if place == "time":
+        return LabelTable(classes, [unet.config.block_out_channels[0]], place)
+    return LabelTable(classes, [module.in_channels for module in _modules(UNetMotionModel.from_unet2d(unet, adapter))], place)
+
+
+def _modules(net: nn.Module) -> list[AnimateDiffTransformer3D]:
+    return [module for module in net.modules() if isinstance(module, AnimateDiffTransformer3D)]
 
 
 def new_adapter(unet: UNet2DConditionModel, heads: int, longest: int, mid_block: bool) -> MotionAdapter:
@@ -63,12 +81,19 @@ class MotionUNet(nn.Module):
     def __init__(self, unet: UNet2DConditionModel, adapter: MotionAdapter, labels: LabelTable | None = None) -> None:
         super().__init__()
         self.net: Any = UNetMotionModel.from_unet2d(unet, adapter)
-        if labels is not None:
-            table = nn.Linear(labels.config.classes, labels.config.width, bias=False)
-            table.load_state_dict(labels.table.state_dict())
-            self.net.time_embedding.cond_proj = table
-        for name, parameter in self.named_parameters():
-            parameter.requires_grad_(any(part in name for part in TRAINED))
+        self.labels, self._in_time = deepcopy(labels), labels is not None and labels.config.place == "time"
+        self._added: tuple[Tensor, ...] = ()
+        for name, parameter in self.net.named_parameters():
+            parameter.requires_grad_("motion_modules" in name)
+        if self.labels is not None and self._in_time:
+            self.net.time_embedding.cond_proj = self.labels.table
+        elif self.labels is not None:
+            for place, module in enumerate(_modules(self.net)):
+                module.norm.register_forward_hook(partial(self._add, place))
+
+    def _add(self, place: int, norm: nn.Module, given: Any, found: Tensor) -> Tensor:
+        """The class's vector to what a motion module sees, (B, C, F, h, w)."""
+        return found + self._added[place][:, :, None, None, None] if self._added else found
 
     def forward(self, latents: Tensor, t: Tensor, text: Tensor, labels: Tensor | None = None) -> Tensor:
         """
@@ -81,19 +106,23 @@ class MotionUNet(nn.Module):
         Returns:
             (B, F, c, h, w).
         """
-        frames, condition = latents.shape[1], None
-        if labels is not None:
-            classes = self.net.time_embedding.cond_proj.in_features
-            condition = functional.one_hot(labels.clamp_min(0), classes) * (labels >= 0)[:, None]
-            condition = condition.to(latents)
-        found: Tensor = self.net(latents.transpose(1, 2), t, text.repeat_interleave(frames, 0), timestep_cond=condition).sample
+        frames, chosen = latents.shape[1], None
+        self._added = ()
+        if labels is not None and self.labels is not None:
+            chosen = functional.one_hot(labels.clamp_min(0), self.labels.config.classes) * (labels >= 0)[:, None]
+            chosen = chosen.to(latents)
+            if not self._in_time:
+                self._added = self.labels.table(chosen).split(self.labels.config.widths, 1)
+        found: Tensor = self.net(latents.transpose(1, 2), t, text.repeat_interleave(frames, 0),
+                                 timestep_cond=chosen if self._in_time else None).sample
         return found.transpose(1, 2)
 
     def parts(self, adapter: MotionAdapter, labels: LabelTable) -> tuple[MotionAdapter, LabelTable]:
         """What was trained, put back into an adapter and a table of its own form."""
         state = {name: value for name, value in self.net.state_dict().items() if "motion_modules" in name}
         adapter.load_state_dict(state)
-        labels.table.load_state_dict(self.net.time_embedding.cond_proj.state_dict())
+        if self.labels is not None:
+            labels.load_state_dict(self.labels.state_dict())
         return adapter, labels
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -26,6 +27,11 @@ def test_labelled_clips_go_through_the_line(tmp_path: Path, api: str) -> None:
     assert all(set(row["clips"]) <= train for row in bank)
     control = json.loads((folder / "data/control/ctrl_genaug/control.json").read_text())
     assert set(control) == {"label", "text", "image", "motion"}
+    summary = json.loads((folder / "data/decisions/ctrl_genaug/summary.json").read_text())
+    for number in control.values():
+        assert {name: (one["clips"], one["kept"]) for name, one in number["filters"].items()} == {
+            name: (one["in"], one["out"]) for name, one in summary["filters"].items()}
+    assert json.loads((folder / "data/control/ctrl_genaug/fidelity.json").read_text())["frames"]["value"] > 0
     rounds = json.loads((folder / "data/clips/rare/rounds.json").read_text())
     plan = pq.read_table(folder / "data/clips/rare/plan.parquet").to_pylist()
     assert {name: one["wanted"] for name, one in rounds["classes"].items()} == {"advance": 5, "idle": 2}
@@ -36,7 +42,11 @@ def test_labelled_clips_go_through_the_line(tmp_path: Path, api: str) -> None:
     assert kept == sum(one["kept"] for one in rounds["classes"].values())  # the chain's filter agrees with the rounds' judge
     metrics = json.loads((folder / "data/benchmark/metrics.json").read_text())
     assert "balanced_accuracy" in metrics["c3d"]["joint"]
+    facts = json.loads((release / "release.json").read_text())["counts"]
+    assert facts["training_clips_by_label"] == Counter(row["label"] for row in manifest if row["split"] == "train")
     page = (folder / "data/reports/report.html").read_text()
+    assert "What the filters do to it" in page and "Fréchet distance of frames" in page
+    assert "How often each class is seen" in page and "Class by class" in page
     assert "Does it look and move like the real clips?" in page and "Does it show what was asked?" in page
     assert "Balanced accuracy" in page and "Rejection sampling: candidates are made in rounds" in page
     assert "Every patient shows one class only" not in page and ">retract</th>" in page

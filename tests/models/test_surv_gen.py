@@ -15,7 +15,7 @@ from test_trainer import KilledError, Memory
 from models.generators import Checkpoint
 from models.generators.surv_gen import Params, Sampling, SurVGen, build
 from models.nets.image_unet import ImageParams, image_unet
-from models.nets.motion_unet import LabelTable, MotionUNet, framewise, new_adapter
+from models.nets.motion_unet import LabelPlace, MotionUNet, framewise, new_adapter, new_labels
 from models.seeding import generator
 from models.trainer import TrainParams, TrainState
 from tasks.checkpoints import load_checkpoint, save_checkpoint
@@ -42,13 +42,14 @@ def again(checkpoint: Checkpoint) -> SurVGen:
     return build(Params.model_validate(checkpoint.params), checkpoint)
 
 
+@pytest.mark.parametrize("place", ["time", "modules"])
 @pytest.mark.parametrize("mid_block", [False, True])
-def test_the_video_model_starts_exactly_as_the_image_model(mid_block: bool) -> None:
+def test_the_video_model_starts_exactly_as_the_image_model(mid_block: bool, place: LabelPlace) -> None:
     torch.manual_seed(0)
     unet = image_unet(ImageParams(channels=[16, 32], head_width=8, layers=2, train=TrainParams(steps=1, batch_size=1)), 4, 12)
     adapter = new_adapter(unet, 2, 16, mid_block)
     assert any("mid_block" in name for name in adapter.state_dict()) == mid_block
-    video = MotionUNet(unet, adapter, LabelTable(3, 16))
+    video = MotionUNet(unet, adapter, new_labels(unet, adapter, 3, place))
     x, t, text = torch.randn(2, 5, 4, 8, 8), torch.tensor([3, 700]), torch.randn(2, 6, 12)
     with torch.no_grad():
         alone = framewise(unet, x, t, text)
@@ -56,11 +57,21 @@ def test_the_video_model_starts_exactly_as_the_image_model(mid_block: bool) -> N
         each = torch.stack([unet(x[:, frame], t, text).sample for frame in range(5)], 1)
     torch.testing.assert_close(alone, each, atol=1e-5, rtol=1e-5)
     trained = {name for name, parameter in video.named_parameters() if parameter.requires_grad}
-    assert trained and all("motion_modules" in name or "cond_proj" in name for name in trained)
+    table = "net.time_embedding.cond_proj.weight" if place == "time" else "labels.table.weight"
+    assert table in trained and all("motion_modules" in name for name in trained - {table})
+    for name, parameter in video.named_parameters():  # now the class counts, in either place; no class still adds nothing
+        if name == table or name.endswith("proj_out.weight"):
+            torch.nn.init.normal_(parameter)
+    with torch.no_grad():
+        first, second, none = (video(x, t, text, torch.tensor(labels)) for labels in ([2, -1], [-1, -1], [-1, 2]))
+    assert not torch.allclose(first[0], second[0], atol=1e-3) and torch.allclose(first[1], second[1], atol=1e-5)
+    assert not torch.allclose(none[1], second[1], atol=1e-3)
 
 
-def test_only_what_is_new_is_trained_in_stage_two() -> None:
-    made = build(Params.model_validate(TINY)).fit(clips(), Memory(), seed=0)
+@pytest.mark.parametrize("place", ["time", "modules"])
+def test_only_what_is_new_is_trained_in_stage_two(place: LabelPlace) -> None:
+    motion = {**TINY["motion"], "label_place": place}
+    made = build(Params.model_validate({**TINY, "motion": motion})).fit(clips(), Memory(), seed=0)
     assert list(made.losses) == ["vae", "alignment", "image", "motion"]
     fresh = MotionUNet(made.nets["unet"], new_adapter(made.nets["unet"], 2, 8, False), made.nets["labels"])
     spatial = {name: value for name, value in fresh.net.state_dict().items() if "motion" not in name and "cond" not in name}

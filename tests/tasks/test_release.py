@@ -81,6 +81,7 @@ def test_facts_and_digests(made: tuple[Path, Params]) -> None:
     facts = read_json(folder / "release.json")
     assert facts["counts"] | {"clips_by_class": None} == {
         "sampled": 10, "dropped": 3, "clips": 7, "conditions": 5, "patients": 5, "clips_by_class": None, "clips_by_label": {},
+        "training_clips_by_label": {},
     }
     assert facts["files"] == {name: file_digest(folder / name) for name in facts["files"]}
     assert set(facts["files"]) | {"clips.zarr", "release.json"} == {path.name for path in folder.iterdir()}
