@@ -23,11 +23,13 @@ def results_table(study: Path) -> str:
     segmented = "dice" in next(iter(metrics[networks[0]].values()))
     primary, second, word, other = (
         ("dice", "hausdorff", "Dice", "Hausdorff, px") if segmented
+        else ("balanced_accuracy", "video_jaccard", "Balanced accuracy", "Jaccard by video")
+        if "video_jaccard" in next(iter(metrics[networks[0]].values()))
         else ("balanced_accuracy", "auroc", "Balanced accuracy", "Macro AUROC")
     )
     lines = [
-        f"| network | training data | {word} [95 % CI] | {other} | {word} against the arm to beat | Holm p |",
-        "|---|---|---|---|---|---|",
+        f"| network | training data | {word} [95 % CI] | sd of trainings | {other} | {word} against the arm to beat | Holm p |",
+        "|---|---|---|---|---|---|---|",
     ]
     for network in networks:
         for arm, cells in metrics[network].items():
@@ -41,7 +43,7 @@ def results_table(study: Path) -> str:
             p = f"{tested['p_holm']:.2g}" if tested and tested["p_holm"] is not None else ""
             lines.append(
                 f"| {network} | {arm.replace('_', ' ')} | {value['mean']:.3f} [{value['low']:.3f}, {value['high']:.3f}] "
-                f"| {f'{beside:.1f}' if segmented else f'{beside:.3f}'} | {against} | {p} |"
+                f"| {value['seed_sd']:.3f} | {f'{beside:.1f}' if segmented else f'{beside:.3f}'} | {against} | {p} |"
             )
     return "\n".join(lines)
 
@@ -96,6 +98,61 @@ def solver_table(study: Path) -> str:
     return "\n".join([*lines, "| real training clips | | | | | " + " | ".join(real) + " |"])
 
 
+def filters_table(study: Path) -> str:
+    """What each filter does to what the sets show."""
+    lines = ["| set | condition | filter | kept | before | after | gain [95 % CI] |", "|---|---|---|---|---|---|---|"]
+    for name, conditions in json.loads((study / "control.json").read_text()).items():
+        for condition, measured in conditions.items():
+            for filtered, one in measured["filters"].items():
+                if one["gain"] is not None:
+                    lines.append(f"| {name} | {condition} | {filtered} | {one['kept']} of {one['clips']} | {one['before']:.3f} "
+                                 f"| {one['after']:.3f} | {one['gain']:+.3f} [{one['low']:+.3f}, {one['high']:+.3f}] |")
+    return "\n".join(lines)
+
+
+def fidelity_table(study: Path) -> str:
+    """How far the sets' single frames are from real ones."""
+    found = {name: one["frames"] for name, one in json.loads((study / "fidelity.json").read_text()).items()}
+    lines = [f"| set | {next(iter(found.values()))['what']} [95 % CI] | held-out real clips |", "|---|---|---|"]
+    lines += [f"| {name} | {one['value']:.2f} [{one['low']:.2f}, {one['high']:.2f}] | {one['real']:.2f} |"
+              for name, one in found.items()]
+    return "\n".join(lines)
+
+
+def frequency_table(study: Path) -> str:
+    """How rare the classes are, what rejection sampling made of them, and how rare they are with what was released."""
+    counts = json.loads((study / "release.json").read_text())["counts"]
+    rounds = json.loads((study / "rounds.json").read_text())["surv_gen"]["classes"]
+    real, made = counts["training_clips_by_label"], counts["clips_by_label"]
+    many, both = sum(real.values()), sum(real.values()) + sum(made.values())
+    lines = ["| class | real training clips | candidates | kept by rejection | released | real and released together |",
+             "|---|---|---|---|---|---|"]
+    for label, number in sorted(real.items(), key=lambda one: one[1]):
+        one = rounds.get(label)
+        tried = f"{one['made']} | {one['kept']} ({100 * one['rate']:.0f} %), {one['wanted']} wanted" if one else "none | "
+        after = number + made.get(label, 0)
+        lines.append(f"| {label.replace('_', ' ')} | {number} ({100 * number / many:.0f} %) | {tried} | {made.get(label, 0)} "
+                     f"| {after} ({100 * after / both:.0f} %) |")
+    return "\n".join(lines)
+
+
+def temporal_table(study: Path) -> str:
+    """The same conditions and seeds with the motion modules and without, beside real clips."""
+    seen, frames = (json.loads((study / f"{name}.json").read_text()) for name in ("appearance", "fidelity"))
+    looks = ("contrast", "sharpness", "frame_change", "warping_error", "motion_energy")
+    heads = ["clips", "distance of frames", *(name.replace("_", " ") for name in looks)]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for name, words in (("surv_gen", "with motion modules"), ("frame_by_frame", "frame by frame")):
+        one = frames[name]["frames"]
+        cells = [f"{one['value']:.2f} [{one['low']:.2f}, {one['high']:.2f}]",
+                 *(f"{seen[name][what]['value']:.3f}" for what in looks)]
+        lines.append(f"| {words} | " + " | ".join(cells) + " |")
+    held, own = frames["surv_gen"]["frames"]["real"], seen["surv_gen"]
+    cells = [f"{held:.2f} (held out)", *(f"{own[what]['real']:.3f} ({own[what]['low']:.3f} to {own[what]['high']:.3f})"
+                                         for what in looks)]
+    return "\n".join([*lines, "| real (90 % of them) | " + " | ".join(cells) + " |"])
+
+
 def planted_table(study: Path) -> str:
     """Of held-out patients' clips: what each filter drops of good and of planted ones."""
     found = json.loads((study / "planted.json").read_text())["good clips of"]["test"]
@@ -118,6 +175,10 @@ def results_page() -> str:
         control = [control_table(study) + "\n"] if (study / "control.json").exists() else []
         if (study / "appearance.json").exists():
             control.append(appearance_table(study) + "\n")
+        if (study / "fidelity.json").exists():
+            control += [filters_table(study) + "\n", fidelity_table(study) + "\n"]
+        if (study / "rounds.json").exists():
+            control.append(frequency_table(study) + "\n")
         if (study / "planted.json").exists():
             control.append("Planted among clips of held-out patients (`python benchmarks/planted.py`):\n")
             control.append(planted_table(study) + "\n")
@@ -151,6 +212,13 @@ def test_the_readme_shows_what_conditions_and_filters_do() -> None:
     seen = json.loads((study / "appearance.json").read_text())["ctrl_genaug"]
     change, motion = (f"{100 * seen[name]['inside']:.0f} %" for name in ("frame_change", "motion_energy"))
     assert f"In change from frame to frame {change} of the synthetic clips, and in motion {motion}, lie" in page
+
+
+@pytest.mark.parametrize("name", ["actions_study", "b_lines_study"])
+def test_the_readme_shows_the_studies_of_rare_classes(name: str) -> None:
+    study, page = ROOT / "docs" / "results" / name, (ROOT / "README.md").read_text()
+    for table in (frequency_table(study), temporal_table(study), results_table(study)):
+        assert table in page
 
 
 def test_every_local_link_and_picture_exists() -> None:
