@@ -12,7 +12,7 @@ from tasks.records import ClipRecord, ConditionRecord, QuarantineRecord
 from tasks.store import ClipStore
 from tasks.tables import read_table, write_table
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 STORE = "bank.zarr"
 
 
@@ -26,7 +26,7 @@ def make_conditions(entry: Entry, seed: int, prepared: Path, out: Path, shard_cl
     params = plugin.params("tasks.conditions", entry)
     bank = plugin.load("tasks.conditions", entry["kind"]).bank(params, seed, prepared)
     for record in bank.refused:
-        log.warning("left out: %s %s", record.file, record.reason)
+        logger.warning("left out: %s %s", record.file, record.reason)
     # a folder counts by what the bank took from it, not by where it lies; rows whole: another split gives other conditions
     plain = {key: value for key, value in entry.items() if not isinstance(getattr(params, key, None), Path)}
     mark = fingerprint("conditions", plain, seed, ClipStore.open(prepared / "clips.zarr").digest,
