@@ -30,8 +30,8 @@ class Classifier(ModelMixin, ConfigMixin):
     """One of them behind the shape all clips have; saved by `save_pretrained` like every other net.
 
     Args:
-        kind: a module of this package: c3d, cnn_transformer, csn, i3d, r2plus1d, resnet_lstm, slowfast, timesformer, tsm,
-            video_swin, vivit or x3d. timesformer and vivit need the extra `transformers`, video_swin needs `swinunetr`.
+        kind: a module of this package: atm, c3d, cnn_transformer, csn, i3d, r2plus1d, resnet_lstm, slowfast, tdn, timesformer,
+            tsm, video_swin, vivit or x3d. timesformer and vivit need the extra `transformers`, video_swin needs `swinunetr`.
         channels: C of the frames.
         classes: K.
         frames: T; cnn_transformer, timesformer and vivit have a position for each, the others take any number.
