@@ -23,7 +23,8 @@ class Condition:
         labels: class of each clip, "" where it is not known or none is asked for; () stands for that throughout.
         texts: what each clip shows, in words; likewise.
         reference: (B, T, C, H, W) in [-1, 1], the real training clips whose first frames (image prior) and motion are asked
-            for; None where neither is, and in training, where a clip is its own.
+            for, or stills to be animated, each in place of every frame; None where neither is, and in training, where a clip
+            is its own.
     """
 
     ids: tuple[str, ...]

@@ -11,6 +11,7 @@ from models.clip import ClipBatch, ClipSource
 from models.trainer import TrainParams, TrainState
 from tasks.described import Described
 from tasks.params import ArmParams
+from tasks.patients import outside_name
 from tasks.records import ClipRecord, Decision, ProvenanceRecord, accepted
 from tasks.store import ClipStore
 from tasks.tables import read_table
@@ -43,6 +44,7 @@ def refuse_leak(records: Sequence[ClipRecord], synthetic: Path | None) -> None:
     groups = [{record.group for record in records if record.split == split} for split in ("train", "test")]
     asked = {patient for record in read_table(synthetic / "provenance.parquet", ProvenanceRecord)
              for patient in record.patients} if synthetic else set()
+    asked |= {name for patient in asked if (name := outside_name(patient))}
     for what, shared in (
         ("training and test patients", test & train),
         ("near-duplicate groups of training and test clips", groups[0] & groups[1]),

@@ -11,6 +11,7 @@ import numpy as np
 
 from models.clip import UNKNOWN
 from tasks.account import FilterAccount
+from tasks.condition import STORE
 from tasks.params import Params
 from tasks.pictures import Pixels, data_uri, moved, painted, panels, tile, webp
 from tasks.records import ConditionRecord, Decision, ProvenanceRecord, accepted
@@ -76,7 +77,7 @@ def side_by_side(shown: SyntheticSet, prepared: Path, conditions: Path) -> list[
     bank = {record.condition_id: record for record in read_table(conditions / "conditions.parquet", ConditionRecord)}
     pictures = []
     rows = _of_different_conditions(shown, SHOWN)
-    for row, four in zip(rows, _four(shown, rows, prepared, bank), strict=True):
+    for row, four in zip(rows, _four(shown, rows, prepared, conditions, bank), strict=True):
         record = shown.provenance[row]
         number = len(bank[record.condition_id].clips)
         mixture = f"; the clip on the left is the first of {number} that the mask was made from" if number > 1 else ""
@@ -93,7 +94,7 @@ def side_by_side(shown: SyntheticSet, prepared: Path, conditions: Path) -> list[
 def poster(shown: SyntheticSet, prepared: Path, conditions: Path) -> bytes:
     """Animated WebP for a README: up to six columns of source clip, mask and synthetic clip; empty when no clip was kept."""
     bank = {record.condition_id: record for record in read_table(conditions / "conditions.parquet", ConditionRecord)}
-    columns = list(_four(shown, _of_different_conditions(shown, 6), prepared, bank))
+    columns = list(_four(shown, _of_different_conditions(shown, 6), prepared, conditions, bank))
     return webp(tile(np.stack(columns, 1)[:3].reshape(-1, *columns[0].shape[1:]), columns=len(columns))) if columns else b""
 
 
@@ -154,12 +155,17 @@ def _of_different_conditions(shown: SyntheticSet, number: int) -> list[int]:
     return spread(sorted(first.values()), number)
 
 
-def _four(shown: SyntheticSet, rows: Sequence[int], prepared: Path, bank: dict[str, ConditionRecord]) -> Iterator[Pixels]:
-    """(4, T, h, w, 3) for each clip: source, mask, synthetic, synthetic with outlines."""
+def _four(shown: SyntheticSet, rows: Sequence[int], prepared: Path, conditions: Path,
+          bank: dict[str, ConditionRecord]) -> Iterator[Pixels]:
+    """(4, T, h, w, 3) for each clip: source, mask, synthetic, synthetic with outlines; an outside still is its own source."""
     source = ClipStore.open(prepared / "clips.zarr")
     place = {clip_id: row for row, clip_id in enumerate(source.ids)}
     for row in rows:
-        origin = source.load([place[bank[shown.provenance[row].condition_id].clips[0]]])["frames"]
+        condition = bank[shown.provenance[row].condition_id]
+        if condition.clips:
+            origin = source.load([place[condition.clips[0]]])["frames"]
+        else:
+            origin = ClipStore.open(conditions / STORE).load([list(bank).index(condition.condition_id)])["frames"]
         made = shown.store.load([row])
         frames, masks = made["frames"], made["masks"]
         if not shown.masked:

@@ -247,7 +247,9 @@ class Params(Section):
             critic = getattr(self.control, kind)
             if critic is not None and self.critics.get(critic, {}).get("kind") != kind:
                 raise ValueError(f"control.{kind}: {critic!r} is not an entry of critics of kind {kind}")
-        plugin.params("tasks.conditions", self.conditions)
+        for folder in pretrained_folders(plugin.params("tasks.conditions", self.conditions)):
+            if not folder.is_dir():
+                raise ValueError(f"conditions: {folder} is no folder; give the one that holds the images")
         plugin.params("tasks.readers", {"kind": self.dataset.reader, **self.dataset.options})
         for name, arm in self.benchmark.arms.items():
             if arm.synthetic is not None and arm.synthetic not in self.samples:

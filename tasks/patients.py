@@ -12,6 +12,9 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+OUTSIDE = "outside:"
+"""How the names of outside patients begin."""
+
 
 class Known(NamedTuple):
     """What is known of a file; an empty patient is one that nobody knows."""
@@ -80,9 +83,19 @@ def hashed(identity: str) -> str:
     return hashlib.blake2b(identity.encode(), digest_size=8).hexdigest()
 
 
+def outside_patient(collection: str, patient: str) -> str:
+    """The name, in a condition's `patients`, of somebody whose images come from beside the data set."""
+    return f"{OUTSIDE}{collection.replace(':', '_')}:{patient}"
+
+
+def outside_name(patient: str) -> str | None:
+    """The name that an outside patient has in its own collection; None for a patient of the data set."""
+    return patient.removeprefix(OUTSIDE).partition(":")[2] if patient.startswith(OUTSIDE) else None
+
+
 def _from_table(path: Path, params: PatientParams) -> Callable[[str], Known]:
     if not path.is_file():
-        raise ValueError(f"dataset.options.table: {path} does not exist; give a CSV or TSV relative to dataset.location")
+        raise ValueError(f"table: {path} does not exist; give a CSV or TSV relative to the folder of the data")
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ","))
     named = [column for _, column, _, _ in string.Formatter().parse(params.text) if column not in (None, "findings")]

@@ -269,5 +269,6 @@ def _summary(dataset: DatasetParams, sources: list[Source], found: list[_Found],
         "labels": dict(Counter(record.label for record in records if record.label is not None)),
         "label_from": dataset.label_from or "the data set's own table",
         "shape": dict(zip(("frames", "height", "width", "channels"), shape, strict=True)),
+        "scaling": {"window": list(dataset.window), "fit": dataset.fit},
         "mask_pixel_shares": {name: count / known for name, count in zip(names, pixels, strict=True)},
     }

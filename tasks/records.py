@@ -49,9 +49,10 @@ class QuarantineRecord:
 
 @dataclass(frozen=True)
 class ConditionRecord:
-    """One condition of the bank: `conditions.parquet`, in store order. `patients` are all whose clips went into it.
+    """One condition of the bank: `conditions.parquet`, in store order. `patients` are all whose clips went into it;
+    of one made from an image beside the data set, `clips` is empty and the patient `outside:COLLECTION:NAME`.
 
-    `label` and `text` are asked for too, if the bank is one of whole clips.
+    `label` and `text` are asked for too, if the bank is one of whole clips or of stills.
     """
 
     condition_id: str

@@ -20,6 +20,7 @@ from models.clip import UNKNOWN
 from tasks.account import NAMES, SourceAccount, interval, p_value, read_benchmark, read_filters, read_sources
 from tasks.fingerprint import fingerprint
 from tasks.params import DatasetParams, ReleaseParams
+from tasks.patients import outside_name
 from tasks.records import ClipRecord, Decision, ProvenanceRecord, accepted
 from tasks.store import ClipStore
 from tasks.store_check import verify
@@ -35,7 +36,8 @@ class ReleasedClip:
     """One clip of a release: row i of `manifest.parquet` is clip i of the store.
 
     Attributes:
-        patients: the real patients whose clips went into its condition.
+        patients: the real patients whose clips went into its condition; those of images from outside the data set begin with
+            `outside:`.
         label, text: what it was asked to be; None and "" if nothing was said.
         classes: names of the classes that its masks show, in order.
         digest: hash of its frames and masks, as in `provenance.parquet`.
@@ -66,7 +68,7 @@ def release(params: ReleaseParams, dataset: DatasetParams, prepared: Path, clips
 
     Raises:
         ValueError: if no clip was accepted, if the decisions are not about these clips, if a clip was made from a
-            patient outside the training split, or if the folder's pixels are not those that were sampled.
+            held-out or unknown patient, or if the folder's pixels are not those that were sampled.
     """
     chosen = clips / params.source
     provenance = read_table(chosen / "provenance.parquet", ProvenanceRecord)
@@ -106,10 +108,18 @@ def release(params: ReleaseParams, dataset: DatasetParams, prepared: Path, clips
 
 
 def _refuse_leaks(kept: list[ProvenanceRecord], records: list[ClipRecord]) -> None:
+    """Every patient behind a clip is of the training split, or comes from outside and has no held-out patient's name.
+
+    The manifest is asked first, so that nobody in it passes by being called outside. That two collections know one person by
+    different names cannot be seen here; `tasks.conditions.stills` looks at the pixels.
+    """
     split = {record.patient: record.split for record in records}
     for record in kept:
         for patient in record.patients:
-            if (found := split.get(patient)) != "train":
+            found = split.get(patient)
+            if found is None and (name := outside_name(patient)):
+                found = split.get(name, "train")
+            if found != "train":
                 where = f"the {found} split" if found else "no split of the manifest"
                 raise ValueError(
                     f"clip {record.clip_id}: its condition is of patient {patient!r}, who is in {where}; "
@@ -173,6 +183,7 @@ def _manifest(kept: list[ProvenanceRecord], shown: list[list[int]], dataset: Dat
 def _facts(params: ReleaseParams, dataset: DatasetParams, source: ClipStore, provenance: list[ProvenanceRecord],
            manifest: list[ReleasedClip], sources: SourceAccount) -> dict[str, Any]:
     frames, height, width, channels = source.arrays["frames"].shape
+    patients = {patient for clip in manifest for patient in clip.patients}
     return {
         "name": params.name,
         "version": params.version,
@@ -185,7 +196,8 @@ def _facts(params: ReleaseParams, dataset: DatasetParams, source: ClipStore, pro
             "dropped": len(provenance) - len(manifest),
             "clips": len(manifest),
             "conditions": len({clip.condition_id for clip in manifest}),
-            "patients": len({patient for clip in manifest for patient in clip.patients}),
+            "patients": len(patients),
+            "outside_patients": sum(outside_name(patient) is not None for patient in patients),
             "clips_by_label": dict(sorted(Counter(clip.label for clip in manifest if clip.label).items())),
             "training_clips_by_label": {label: splits["train"] for label, splits in sources.labels.items()},
             "clips_by_class": {name: sum(name in clip.classes for clip in manifest) for name in dataset.classes},

@@ -170,6 +170,7 @@ def _asked(params: Params) -> list[tuple[str, str]]:
 
 def _entry(entry: dict[str, Any]) -> str:
     """A plug-in's kind, its plain options, and how long each of its networks is trained."""
+    entry = _without_folders(entry)
     plain = [f"{key} {value}" for key, value in entry.items() if key != "kind" and not isinstance(value, dict)]
     return ", ".join([str(entry["kind"]), *plain, *_steps(entry, "")])
 
@@ -188,10 +189,16 @@ def _steps(entry: dict[str, Any], path: str) -> list[str]:
 
 def _yaml(params: Params) -> str:
     """All parameters; of an absolute path only the last part, since the page is sent around."""
-    tree = params.model_dump(mode="json")
-    if params.dataset.location.is_absolute():
-        tree["dataset"]["location"] = f"…/{params.dataset.location.name}"
-    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(_without_folders(params.model_dump(mode="json")), sort_keys=False, allow_unicode=True)
+
+
+def _without_folders(value: Any) -> Any:
+    """JSON value with the last part alone of every text that is an absolute path."""
+    if isinstance(value, dict):
+        return {key: _without_folders(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(one) for one in value]
+    return f"…/{Path(value).name}" if isinstance(value, str) and Path(value).is_absolute() else value
 
 
 def _real_steps(sources: SourceAccount) -> list[Step]:

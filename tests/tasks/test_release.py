@@ -80,7 +80,8 @@ def test_facts_and_digests(made: tuple[Path, Params]) -> None:
     folder = made[0] / "release"
     facts = read_json(folder / "release.json")
     assert facts["counts"] | {"clips_by_class": None} == {
-        "sampled": 10, "dropped": 3, "clips": 7, "conditions": 5, "patients": 5, "clips_by_class": None, "clips_by_label": {},
+        "sampled": 10, "dropped": 3, "clips": 7, "conditions": 5, "patients": 5, "outside_patients": 0,
+        "clips_by_class": None, "clips_by_label": {},
         "training_clips_by_label": {},
     }
     assert facts["files"] == {name: file_digest(folder / name) for name in facts["files"]}
