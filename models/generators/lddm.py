@@ -95,7 +95,8 @@ class Lddm:
         shape = list(clips.read([0]).frames.shape[1:])
         frames, channels, height, width = shape
         if frames < 2 or min(height, width) < 16:
-            raise ValueError(f"LDDM needs clips of at least 2 frames of 16x16 pixels, but they are {frames} of {height}x{width}")
+            raise ValueError(f"LDDM needs clips of at least 2 frames of 16x16 pixels, but they have {frames} of {height}x"
+                             f"{width}")
         wanted = self.params.autoencoder
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "autoencoder"))

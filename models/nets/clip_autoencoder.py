@@ -1,7 +1,7 @@
 """LDDM's autoencoder: what moves in a clip as a small latent, and the clip again from its first frame and that latent.
 
 The paper calls the latent a grid in one sentence and feeds it to AdaIN, which wants a vector, in the next. Both are here:
-`grid`, a quarter of the frames and an eighth of the side, and `vector`, as in cINN, whose code the paper's stage 1 is closest to.
+`grid`, a quarter of the frames and an eighth of the side, and `vector`, as in cINN, to whose code the paper's stage 1 is near.
 """
 
 from __future__ import annotations

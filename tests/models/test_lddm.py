@@ -70,7 +70,7 @@ def test_shapes_of_latents_and_clips(latent: Any, clip: tuple[int, int, int, int
     assert found.shape == shown.shape
     torch.testing.assert_close(found, shown[:, :1].expand_as(shown))  # untrained, it repeats the first frame
     plain = ClipDecoder(channels, frames, height, width, 8, latent, 6, residual=False)(shown[:, 0], mean)
-    assert torch.equal(plain[:, 0], shown[:, 0]) and 1e-3 < plain[:, 1:].std() and plain.abs().max() <= 1
+    assert torch.equal(plain[:, 0], shown[:, 0]) and plain[:, 1:].std() > 1e-3 and plain.abs().max() <= 1
 
 
 def test_adain_gives_every_channel_its_own_statistics() -> None:
@@ -120,7 +120,7 @@ def test_a_killed_training_ends_with_the_same_weights(dies_in: str) -> None:
 
 
 def test_neither_side_of_the_adversary_moves_the_other() -> None:
-    """The autoencoder's gradient is that of its own terms, the discriminators' that of theirs, as two optimisers would have it."""
+    """The autoencoder's gradient is that of its terms, the discriminators' that of theirs, as two optimisers would have it."""
     torch.manual_seed(0)
     params = AdversaryParams.model_validate({"channels": 4, "levels": 1, "feature_weight": 0, "penalty": 0, "train": STEPS})
     adversary = Adversary(params, 1)
