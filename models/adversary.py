@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from monai.losses.adversarial_loss import PatchAdversarialLoss
 from monai.networks.nets.patchgan_discriminator import PatchDiscriminator
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
@@ -32,7 +31,10 @@ class AdversaryParams(BaseModel):
 
 
 class Adversary(nn.Module):
-    """Two of MONAI's patch discriminators, with instance norm: a batch norm would see real and reconstructed batches mixed."""
+    """Two of MONAI's patch discriminators, with instance norm: a batch norm would see real and reconstructed batches mixed.
+
+    MONAI's own hinge loss passes judgements through tanh, and hinges the autoencoder's side too; this is the plain one.
+    """
 
     def __init__(self, params: AdversaryParams, channels: int) -> None:
         super().__init__()
@@ -40,7 +42,6 @@ class Adversary(nn.Module):
         sizes: dict[str, Any] = {"channels": params.channels, "in_channels": channels, "num_layers_d": params.levels,
                                  "norm": "INSTANCE", "kernel_size": 3, "padding": 1}
         self.clips, self.frames = PatchDiscriminator(3, **sizes), PatchDiscriminator(2, **sizes)
-        self.hinge = PatchAdversarialLoss(criterion="hinge")
 
     def forward(self, real: Tensor, found: Tensor) -> Tensor:
         """What both sides are to minimise, one number, for (B, T, C, H, W) clips and their reconstructions."""
@@ -48,7 +49,7 @@ class Adversary(nn.Module):
         for net, see in ((self.clips, _as_volumes), (self.frames, _as_frames)):
             still = {name: value.detach() for name, value in net.named_parameters()}
             *seen, judged = functional_call(net, still, see(found))
-            total = total + params.weight * self.hinge(judged, target_is_real=True, for_discriminator=False)
+            total = total - params.weight * judged.mean()
             if net is self.clips and params.feature_weight:
                 *wanted, _ = functional_call(net, still, see(real))
                 pairs = zip(seen, wanted, strict=True)
@@ -60,8 +61,7 @@ class Adversary(nn.Module):
         """The discriminator's loss."""
         real = real.detach().requires_grad_(self.params.penalty > 0)
         judged = net(real)[-1]
-        loss = (self.hinge(judged, target_is_real=True, for_discriminator=True)
-                + self.hinge(net(found)[-1], target_is_real=False, for_discriminator=True)) / 2
+        loss = ((1 - judged).relu().mean() + (1 + net(found)[-1]).relu().mean()) / 2
         if self.params.penalty:
             slope, = torch.autograd.grad(judged.sum(), real, create_graph=True)
             loss = loss + self.params.penalty / 2 * slope.square().flatten(1).sum(1).mean() / slope[0].numel()

@@ -78,7 +78,7 @@ class ClipDecoder(ModelMixin, ConfigMixin):
     def __init__(self, channels: int = 1, frames: int = 8, height: int = 48, width: int = 48, features: int = 16,
                  mode: LatentMode = "grid", latent: int = 4, residual: bool = True) -> None:
         super().__init__()
-        deepest = 3 if mode == "grid" else 4
+        deepest = 3 if mode == "grid" or min(height, width) < 32 else 4  # instance norm needs more than one place
         self.sizes = [(-(-(frames - 1) // 2 ** max(0, level - 1)), -(-height // 2**level), -(-width // 2**level))
                       for level in range(deepest, -1, -1)]
         wide = [features * min(8, 2**level) for level in range(deepest, -1, -1)]
