@@ -212,6 +212,25 @@ def resample(
     raise typer.Exit(0 if same else 1)
 
 
+@app.command()
+def animate(
+    image: Annotated[Path, typer.Argument(help="any picture")],
+    checkpoint: Annotated[Path, typer.Option(help="a trained generator of kind lddm")],
+    out: Annotated[Path, typer.Option(help="video to write: .mp4, .mov or .mkv")] = Path("clip.mp4"),
+    seeds: Annotated[int, typer.Option(min=1, help="so many motions, side by side")] = 1,
+    steps: Annotated[int, typer.Option(min=1, max=1000)] = 20,
+) -> None:
+    """Make a clip out of one picture of your own.
+
+    Examples: `cinefab animate lesion.png --checkpoint data/checkpoints/lddm --out clip.mp4`,
+    `cinefab animate lesion.png --checkpoint data/checkpoints/lddm --seeds 4 --out motions.mp4`
+    """
+    from tasks.animate import animate as animate_image
+
+    film = animate_image(image, checkpoint, out, range(seeds), {"steps": steps})
+    typer.echo(f"{out}: {len(film)} frames, {seeds} motion{'s' if seeds > 1 else ''} of {image.name}")
+
+
 def main() -> None:
     """Run the command line; a wrong parameter ends as one clear line, not as a traceback."""
     terminal = logging.StreamHandler()

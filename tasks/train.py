@@ -16,7 +16,7 @@ from tasks.fingerprint import fingerprint
 from tasks.params import Entry, pretrained_folders
 from tasks.records import ClipRecord
 from tasks.store import ClipStore
-from tasks.tables import file_digest, read_table
+from tasks.tables import file_digest, read_json, read_table
 
 
 def training_clips(prepared: Path) -> tuple[DescribedClips, dict[str, Any]]:
@@ -65,6 +65,7 @@ def _train(what: tuple[str, str], entry: Entry, seed: int, prepared: Path, out: 
         return checkpoint_digest(out)
     clips, trained_on = training_clips(prepared)
     checkpoint = fit(clips, states, derive_seed(seed, *what))
+    trained_on["scaling"] = read_json(prepared / "summary.json")["scaling"]
     digest = save_checkpoint(out, checkpoint, fingerprint=mark, trained_on=trained_on)
     states.clear()
     return digest

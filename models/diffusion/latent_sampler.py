@@ -32,7 +32,7 @@ def target(schedule: DDPMScheduler, x: Tensor, noise: Tensor, t: Tensor) -> Tens
 
 
 def denoise_latents(predict: Predict, schedule: DDPMScheduler, noise: Tensor, *, solver: Solver, steps: int, guidance: float,
-                    interval: tuple[float, float]) -> Tensor:
+                    interval: tuple[float, float], draw: Callable[[], Tensor] | None = None) -> Tensor:
     """From noise to z_0.
 
     Args:
@@ -41,6 +41,7 @@ def denoise_latents(predict: Predict, schedule: DDPMScheduler, noise: Tensor, *,
         solver: "ddim" (eta 0, the paper's, 200 steps) or "fast", DPM-Solver++ (2M) with uniform log-SNR steps.
         guidance: w of u + w (c - u); 1 is the conditional prediction alone.
         interval: shares of T between which guidance applies (Kynkaanniemi et al. 2024); outside, c alone is computed.
+        draw: fresh noise of that shape for every step of ddim, which makes it DDPM (eta 1).
 
     Returns:
         float32, shaped as `noise`.
@@ -55,7 +56,8 @@ def denoise_latents(predict: Predict, schedule: DDPMScheduler, noise: Tensor, *,
             prediction, base = predict(x, torch.full((len(x),), t, device=x.device), guided)
             if base is not None:
                 prediction = base + guidance * (prediction - base)
-            x = stepper.step(prediction, t, x).prev_sample
+            stochastic = {"eta": 1.0, "variance_noise": draw()} if draw else {}
+            x = stepper.step(prediction, t, x, **stochastic).prev_sample
     return x
 
 

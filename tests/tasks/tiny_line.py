@@ -121,7 +121,8 @@ def _prepared(folder: Path, tree: Params, rng: np.random.Generator) -> None:
     write_table(folder / "manifest.parquet", rows, ClipRecord)
     refused = [QuarantineRecord("<script>alert(1)</script>.mp4", "truncated: 3 of 90 frames & nothing more")]
     write_table(folder / "quarantine.parquet", refused, QuarantineRecord)
-    write_json(folder / "summary.json", {"clips": len(ids), "sources": 13, "sources_used": 12})
+    write_json(folder / "summary.json", {"clips": len(ids), "sources": 13, "sources_used": 12,
+                                           "scaling": {"window": [0.5, 99.5], "fit": "pad"}})
 
 
 def _checkpoints(data: Path, rng: np.random.Generator) -> None:
