@@ -49,8 +49,9 @@ def next_round(sample: SampleParams, asked: Mapping[str, int], made: Mapping[str
                rounds: int) -> dict[str, int]:
     """How many candidates of each class to make now; empty when enough are kept, or rounds or budget are spent.
 
-    A class is asked for what it is short of over its acceptance rate so far (add-one: 1 before the first round). Rounds fill
-    whole shards, the last one what is left of the budget; what a shard has over goes to the classes in turn.
+    A class is asked for what it is short of over its acceptance rate so far (add-one: 1 before the first round). Where the
+    budget does not reach, classes share it evenly, none beyond its need: one that is hardly ever kept cannot starve the others.
+    Rounds fill whole shards, the last one what is left of the budget; what a shard has over goes to the classes in turn.
 
     Args:
         asked: clips of each class that are to be kept.
@@ -64,10 +65,11 @@ def next_round(sample: SampleParams, asked: Mapping[str, int], made: Mapping[str
     rate = {label: (kept.get(label, 0) + 1) / (made.get(label, 0) + 1) for label in short}
     need = {label: math.ceil(number / rate[label]) for label, number in short.items()}
     total = min(left, math.ceil(sum(need.values()) / sample.shard_clips) * sample.shard_clips)
-    share = {label: math.floor(number * min(1, total / sum(need.values()))) for label, number in need.items()}
-    turn = sorted(need, key=lambda label: (share[label] / need[label], label))
+    share: dict[str, int] = {}
+    for place, label in enumerate(cheapest := sorted(need, key=lambda label: (need[label], label))):
+        share[label] = min(need[label], (total - sum(share.values())) // (len(need) - place))
     for place in range(total - sum(share.values())):
-        share[turn[place % len(turn)]] += 1
+        share[cheapest[place % len(cheapest)]] += 1
     return {label: number for label, number in sorted(share.items()) if number}
 
 

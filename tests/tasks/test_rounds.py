@@ -130,6 +130,14 @@ def test_a_round_asks_for_what_is_short_over_the_rate() -> None:
     assert next_round(wanted, {"a": 6}, {"a": 100}, {}, 2) == {}
 
 
+def test_a_class_hardly_ever_kept_does_not_starve_the_others() -> None:
+    """As rotate and inject in the first study of actions: 20 and 1 of 40 kept; shares by need left rotate 6 of 120."""
+    wanted = sample(clips=200, shard_clips=20)
+    asked, made, kept = {"rotate": 40, "inject": 40}, {"rotate": 40, "inject": 40}, {"rotate": 20, "inject": 1}
+    assert next_round(wanted, asked, made, kept, 1) == {"rotate": 40, "inject": 80}
+    assert next_round(sample(clips=120, shard_clips=20), asked, made, kept, 1) == {"rotate": 20, "inject": 20}
+
+
 @given(asked=st.dictionaries(st.sampled_from("abcd"), st.integers(1, 30), min_size=1), seed=st.integers(0, 999),
        budget=st.integers(1, 200), shard=st.integers(1, 9))
 def test_rounds_end_within_budget_and_fill_shards(asked: dict[str, int], seed: int, budget: int, shard: int) -> None:
