@@ -12,18 +12,11 @@ from benchmarks.planted import KINDS, judge, plant
 from models.clip import ClipBatch, Condition, MemoryClips, to_float
 from models.critics import classifier, vae
 from models.seeding import generator
-from models.trainer import TrainParams, TrainState
+from models.trainer import TrainParams
+from tasks.arms import NoStates
 from tasks.checkpoints import save_checkpoint
 
 FRAMES, SIDE = 6, 16
-
-
-class NoStates:
-    def load(self, phase: str) -> TrainState | None:
-        return None
-
-    def save(self, phase: str, state: TrainState) -> None:
-        pass
 
 
 def scenes(number: int, seed: int) -> ClipBatch:

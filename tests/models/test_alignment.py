@@ -5,23 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from test_trainer import Memory
 from torch import Tensor
 
 from models.alignment import UNSEEN, Aligned, TextEncoder, alignment_loss, vocabulary, words
 from models.seeding import generator
-from models.trainer import TrainParams, TrainState, fit
+from models.trainer import TrainParams, fit
 
 PLACES = ("left", "right")
 SHADES = ("bright", "dark")
 TEXTS = [f"{shade} lesion on the {place}" for shade in SHADES for place in PLACES]
-
-
-class NoStates:
-    def load(self, phase: str) -> TrainState | None:
-        return None
-
-    def save(self, phase: str, state: TrainState) -> None:
-        pass
 
 
 def lesions(number: int, rng: torch.Generator) -> tuple[Tensor, list[str]]:
@@ -56,7 +49,7 @@ def test_aligned_encoders_find_the_text_of_new_images(tmp_path: Path) -> None:
     torch.manual_seed(0)
     net = Aligned(vocabulary(TEXTS), width=32, grid=4, layers=1)
     params = TrainParams(steps=150, batch_size=16, learning_rate=3e-3, cosine=True, ema_decay=0.9)
-    losses = fit(net, alignment_loss(lambda rng: lesions(16, rng)), params, phase="alignment", seed=0, hook=NoStates())
+    losses = fit(net, alignment_loss(lambda rng: lesions(16, rng)), params, phase="alignment", seed=0, hook=Memory())
     assert losses[-1] < losses[0]
     frames, texts = lesions(80, generator(9999))
     with torch.no_grad():

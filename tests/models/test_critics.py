@@ -7,22 +7,15 @@ from dataclasses import replace
 import pytest
 import torch
 from diffusers import AutoencoderKL
+from test_trainer import Memory
 from torch import Tensor
 
 from models.clip import UNKNOWN, ClipBatch, Condition, MemoryClips
 from models.critics import segmenter, vae
 from models.generators import Checkpoint
-from models.trainer import TrainParams, TrainState
+from models.trainer import TrainParams
 
 CLIPS, FRAMES, SIDE = 10, 3, 16
-
-
-class NoStates:
-    def load(self, phase: str) -> TrainState | None:
-        return None
-
-    def save(self, phase: str, state: TrainState) -> None:
-        pass
 
 
 def real_clips() -> ClipBatch:
@@ -53,7 +46,7 @@ def segmenter_params(steps: int = 60) -> segmenter.Params:
 
 
 def fit_segmenter(clips: ClipBatch, steps: int = 60) -> Checkpoint:
-    return segmenter.fit(segmenter_params(steps), MemoryClips(clips), NoStates(), seed=1)
+    return segmenter.fit(segmenter_params(steps), MemoryClips(clips), Memory(), seed=1)
 
 
 def same_weights(first: Checkpoint, second: Checkpoint, name: str) -> bool:
@@ -63,7 +56,7 @@ def same_weights(first: Checkpoint, second: Checkpoint, name: str) -> bool:
 
 @pytest.fixture(scope="module")
 def trained_vae() -> Checkpoint:
-    return vae.fit(vae_params(), MemoryClips(real_clips()), NoStates(), seed=1)
+    return vae.fit(vae_params(), MemoryClips(real_clips()), Memory(), seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -98,10 +91,10 @@ def test_latents_are_the_posterior_mean_of_every_frame(trained_vae: Checkpoint) 
 def test_the_same_seed_gives_the_same_vae_and_leaves_other_numbers_alone() -> None:
     few = vae_params(train=TrainParams(steps=2, batch_size=2))
     torch.manual_seed(5)
-    first = vae.fit(few, MemoryClips(real_clips()), NoStates(), seed=1)
+    first = vae.fit(few, MemoryClips(real_clips()), Memory(), seed=1)
     torch.manual_seed(6)
-    again = vae.fit(few, MemoryClips(real_clips()), NoStates(), seed=1)
-    other = vae.fit(few, MemoryClips(real_clips()), NoStates(), seed=2)
+    again = vae.fit(few, MemoryClips(real_clips()), Memory(), seed=1)
+    other = vae.fit(few, MemoryClips(real_clips()), Memory(), seed=2)
     assert same_weights(first, again, "vae")
     assert not same_weights(first, other, "vae")
 
@@ -110,7 +103,7 @@ def test_sizes_the_vae_cannot_halve_and_groups_it_cannot_fill_are_refused() -> N
     clips = real_clips()
     odd = replace(clips, frames=clips.frames[..., :15])
     with pytest.raises(ValueError, match=r"frame_size \[16, 15\] must be divisible by 2"):
-        vae.fit(vae_params(), MemoryClips(odd), NoStates(), seed=1)
+        vae.fit(vae_params(), MemoryClips(odd), Memory(), seed=1)
     with pytest.raises(ValueError, match=r"channels: \[6\] cannot be divided in norm_groups: 4 groups"):
         vae_params(channels=[4, 6])
 

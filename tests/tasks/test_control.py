@@ -11,7 +11,8 @@ import torch
 
 from models.clip import UNKNOWN, ClipBatch, Condition, MemoryClips, to_float
 from models.critics import aligned, classifier
-from models.trainer import TrainParams, TrainState
+from models.trainer import TrainParams
+from tasks.arms import NoStates
 from tasks.checkpoints import load_checkpoint, save_checkpoint
 from tasks.control import control, label_agreement, paired_correlation, text_rank
 from tasks.params import ControlParams
@@ -21,14 +22,6 @@ from tasks.tables import read_table, write_table
 
 FRAMES, SIDE, EACH = 4, 16, 6
 LABELS, TEXTS = ("down", "right"), ("a dark room", "a bright room")
-
-
-class NoStates:
-    def load(self, phase: str) -> TrainState | None:
-        return None
-
-    def save(self, phase: str, state: TrainState) -> None:
-        pass
 
 
 def scene(label: str, text: str, rng: np.random.Generator) -> np.ndarray:

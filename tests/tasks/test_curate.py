@@ -13,7 +13,8 @@ import torch
 
 from models.clip import ClipBatch, Condition, MemoryClips, to_float
 from models.critics import segmenter, vae
-from models.trainer import TrainParams, TrainState
+from models.trainer import TrainParams
+from tasks.arms import NoStates
 from tasks.checkpoints import save_checkpoint
 from tasks.curate import chain_folder, clear_evidence, run_chain, score_shard, shards_of
 from tasks.params import Entry
@@ -41,14 +42,6 @@ def squares(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
             masks[clip, frame, top : top + 6, left : left + 6] = 1
     frames = rng.integers(20, 60, masks.shape) + 150 * masks.astype(int)
     return frames.astype(np.uint8)[..., None], masks
-
-
-class NoStates:
-    def load(self, phase: str) -> TrainState | None:
-        return None
-
-    def save(self, phase: str, state: TrainState) -> None:
-        pass
 
 
 @pytest.fixture(scope="module")

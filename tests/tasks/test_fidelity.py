@@ -13,7 +13,8 @@ from tiny_line import build, params
 
 from models.critics import vae
 from models.seeding import generator
-from models.trainer import TrainParams, TrainState
+from models.trainer import TrainParams
+from tasks.arms import NoStates
 from tasks.checkpoints import save_checkpoint
 from tasks.fidelity import fidelity
 from tasks.metrics.frechet import Moments, frechet_distance
@@ -46,14 +47,6 @@ def test_a_resample_is_the_moments_of_those_clips() -> None:
     mean, cov = Moments.of(features).gaussians(weights)
     taken = features[[0, 0, 2, 3]].flatten(0, 1).numpy()
     assert np.allclose(mean[0], taken.mean(0)) and np.allclose(cov[0], np.cov(taken.T))
-
-
-class NoStates:
-    def load(self, phase: str) -> TrainState | None:
-        return None
-
-    def save(self, phase: str, state: TrainState) -> None:
-        pass
 
 
 def test_worse_frames_are_farther_and_their_order_does_not_count(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from torch import nn
 from models.critics import classifier
 from models.generators import Checkpoint
 from models.generators.surv_gen import Params, build
-from models.trainer import TrainParams, TrainState
+from models.trainer import TrainParams
+from tasks.arms import NoStates
 from tasks.checkpoints import save_checkpoint
 from tasks.condition import make_conditions
 from tasks.params import SampleParams
@@ -35,14 +36,6 @@ TINY: dict[str, Any] = {
     "image": {"channels": [16, 16], "head_width": 8, "train": STEPS}, "motion": {"heads": 2, "longest": 8, "train": STEPS},
 }
 JUDGE = {"kind": "rejection", "critic": "judge", "top_k": 1}
-
-
-class NoStates:
-    def load(self, phase: str) -> TrainState | None:
-        return None
-
-    def save(self, phase: str, state: TrainState) -> None:
-        pass
 
 
 def sample(**more: Any) -> SampleParams:
