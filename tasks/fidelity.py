@@ -1,7 +1,9 @@
 """How far a synthetic set's frames are, as a distribution, from the real training clips' frames.
 
 A distance of single frames: it does not see the order they come in, so it says whether pictures are as good with motion as
-without. Its encoder is the line's own VAE of real training frames; it is no FID, whose encoder is Inception.
+without. It is taken at every place in the clip apart and averaged: pooled, a set whose clips flicker from picture to picture
+would have many times more different frames than one whose clips hold together, and be nearer for that alone. Its encoder is the
+line's own VAE of real training frames; it is no FID, whose encoder is Inception.
 """
 
 from __future__ import annotations
@@ -26,9 +28,9 @@ from tasks.store import ClipStore
 from tasks.tables import read_table, write_json
 from tasks.train import training_clips
 
-READ_TOGETHER, MEASURED, GRID, DRAWS = 32, 256, 4, 200
-"""Clips in memory at a time; real clips that are measured at most; latents are averaged over GRID x GRID parts of the frame;
-bootstrap samples."""
+READ_TOGETHER, MEASURED, GRID, DRAWS = 32, 256, 2, 200
+"""Clips in memory at a time; real clips measured at most; latents are averaged over GRID x GRID parts of the frame, few
+enough that sets of some tens of clips have a covariance; bootstrap samples."""
 
 
 def fidelity(critic: Path, prepared: Path, clips: Path, out: Path) -> dict[str, Any]:
@@ -41,15 +43,15 @@ def fidelity(critic: Path, prepared: Path, clips: Path, out: Path) -> dict[str, 
     real, _ = training_clips(prepared)
     made = ClipStore.open(clips / "clips.zarr")
     held_out = _held_out(prepared)
-    known = _gaussian(_moments(encoder, real, _spread(len(real), MEASURED)))
-    own = _moments(encoder, made, range(len(made)))
-    draws = frechet_distance(known, own.gaussians(torch.from_numpy(resamples(len(made), DRAWS, np.random.default_rng(0)))))
-    low, high = (float(draws.quantile(share)) for share in (0.025, 0.975))
-    others = _moments(encoder, held_out, _spread(len(held_out), min(MEASURED, len(made)))) if len(held_out) else None
+    known = Moments.of(_features(encoder, real, _spread(len(real), MEASURED)))
+    own = _features(encoder, made, range(len(made)))
+    drawn = _distance(known, own, torch.from_numpy(resamples(len(own), DRAWS, np.random.default_rng(0))))
+    low, high = (float(drawn.quantile(share)) for share in (0.025, 0.975))
+    others = _features(encoder, held_out, _spread(len(held_out), len(own))) if len(held_out) > 1 else None
     found = {"frames": {
-        "value": float(frechet_distance(known, _gaussian(own))), "low": low, "high": high,
-        "real": float(frechet_distance(known, _gaussian(others))) if others else None, "clips": len(made),
-        "what": "Fréchet distance of frames (VAE of real training frames)"}}
+        "value": float(_distance(known, own, torch.ones(1, len(own)))), "low": low, "high": high,
+        "real": float(_distance(known, others, torch.ones(1, len(others)))) if others is not None else None,
+        "clips": len(own), "what": "Fréchet distance of frames (VAE of real training frames)"}}
     write_json(out / "fidelity.json", found)
     return found
 
@@ -64,17 +66,19 @@ def _spread(clips: int, most: int) -> list[int]:
     return torch.linspace(0, clips - 1, min(clips, most)).long().tolist()
 
 
-def _gaussian(moments: Moments) -> tuple[Tensor, Tensor]:
-    return moments.gaussians(torch.ones(1, len(moments.count)))
+def _distance(known: Moments, features: Tensor, weights: Tensor) -> Tensor:
+    """(W,) of clips taken as often as (W, N) weights say, (N, T, D); the mean over places in the clip."""
+    whole = known.gaussians(torch.ones(1, len(known.count)))
+    places = [frechet_distance(whole, Moments.of(frame[:, None]).gaussians(weights)) for frame in features.unbind(1)]
+    return torch.stack(places).mean(0)
 
 
-def _moments(encoder: Checkpoint, clips: ClipSource, rows: Sequence[int]) -> Moments:
-    parts = [_features(encoder, clips.read(rows[start : start + READ_TOGETHER]).frames)
-             for start in range(0, len(rows), READ_TOGETHER)]
-    return Moments.of(torch.cat(parts))
-
-
-def _features(encoder: Checkpoint, frames: Tensor) -> Tensor:
-    """(B, T, C, H, W) -> (B, T, c GRID^2)."""
-    latents = vae.latents(encoder, frames)
-    return functional.adaptive_avg_pool2d(latents.flatten(0, 1), GRID).flatten(1).unflatten(0, latents.shape[:2])
+def _features(encoder: Checkpoint, clips: ClipSource, rows: Sequence[int]) -> Tensor:
+    """(N, T, c GRID^2 + c) of the frames of N clips: latents averaged over parts of the frame, and how they spread within it,
+    which blur and noise change and averages hide."""
+    parts = []
+    for start in range(0, len(rows), READ_TOGETHER):
+        latents = vae.latents(encoder, clips.read(rows[start : start + READ_TOGETHER]).frames)
+        means = functional.adaptive_avg_pool2d(latents.flatten(0, 1), GRID).flatten(1).unflatten(0, latents.shape[:2])
+        parts.append(torch.cat([means, latents.std((3, 4), correction=0)], 2))
+    return torch.cat(parts)

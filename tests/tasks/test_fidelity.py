@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 from scipy.linalg import sqrtm
-from tiny_line import build, params
+from scipy.ndimage import gaussian_filter
 
+from models.clip import UNKNOWN
 from models.critics import vae
 from models.seeding import generator
 from models.trainer import TrainParams
@@ -20,7 +21,7 @@ from tasks.fidelity import fidelity
 from tasks.metrics.frechet import Moments, frechet_distance
 from tasks.records import ClipRecord
 from tasks.store import ArraySpec, ClipStore
-from tasks.tables import read_table
+from tasks.tables import write_table
 from tasks.train import training_clips
 
 
@@ -49,27 +50,50 @@ def test_a_resample_is_the_moments_of_those_clips() -> None:
     assert np.allclose(mean[0], taken.mean(0)) and np.allclose(cov[0], np.cov(taken.T))
 
 
+FRAMES, SIDE, TRAIN, TEST = 3, 16, 64, 24
+
+
+def scenes(number: int, rng: np.random.Generator) -> np.ndarray:
+    """Clips of a smooth spot that drifts, (N, T, H, W, 1)."""
+    y, x = np.mgrid[:SIDE, :SIDE]
+    place, way = rng.uniform(4, 12, (number, 1, 2)), rng.uniform(-1, 1, (number, 1, 2))
+    place = (place + way * np.arange(FRAMES)[:, None])[..., None, None]
+    away = (y - place[:, :, 0]) ** 2 + (x - place[:, :, 1]) ** 2
+    return (40 + 180 * np.exp(-away / 18)).astype(np.uint8)[..., None]
+
+
+def write(path: Path, frames: np.ndarray) -> tuple[str, ...]:
+    masks = np.full(frames.shape[:4], UNKNOWN, np.uint8)
+    specs = {"frames": ArraySpec(frames.shape[1:], "uint8"), "masks": ArraySpec(masks.shape[1:], "uint8")}
+    store = ClipStore.create(path, specs, len(frames), "f")
+    store.write_shard(0, [f"{row:032x}" for row in range(len(frames))], {"frames": frames, "masks": masks})
+    store.finish(len(frames))
+    return store.ids
+
+
 def test_worse_frames_are_farther_and_their_order_does_not_count(tmp_path: Path) -> None:
-    build(tmp_path, params())
+    rng = np.random.default_rng(0)
     prepared = tmp_path / "prepared"
-    clips, _ = training_clips(prepared)
-    wanted = vae.Params(channels=[8, 8], latent_channels=2, norm_groups=4,
-                        train=TrainParams(steps=40, batch_size=8, learning_rate=3e-3))
-    save_checkpoint(tmp_path / "vae", vae.fit(wanted, clips, NoStates(), 0), fingerprint="f", trained_on={})
-    records = read_table(prepared / "manifest.parquet", ClipRecord)
-    train = [row for row, record in enumerate(records) if record.split == "train"]
-    real = ClipStore.open(prepared / "clips.zarr").load(train)["frames"]
-    noise = np.random.default_rng(0).integers(-60, 61, real.shape)
-    sets = {"same": real, "backwards": real[:, ::-1].copy(), "noisy": (real + noise).clip(0, 255).astype(np.uint8),
-            "noise": np.random.default_rng(1).integers(0, 256, real.shape).astype(np.uint8)}
+    ids = write(prepared / "clips.zarr", scenes(TRAIN + TEST, rng))
+    write_table(prepared / "manifest.parquet",
+                [ClipRecord(clip, f"p{row}", "0", 0, 1, None, "", False, row, "train" if row < TRAIN else "test")
+                 for row, clip in enumerate(ids)], ClipRecord)
+    wanted = vae.Params(channels=[16, 16], latent_channels=4, norm_groups=4,
+                        train=TrainParams(steps=200, batch_size=16, learning_rate=3e-3))
+    trained = vae.fit(wanted, training_clips(prepared)[0], NoStates(), 0)
+    save_checkpoint(tmp_path / "vae", trained, fingerprint="f", trained_on={})
+    own = scenes(40, rng)
+    blurred = gaussian_filter(own, (0, 0, 2, 2, 0))
+    shuffled = np.stack([own[rng.permutation(len(own)), place] for place in range(FRAMES)], 1)
+    sets = {"own": own, "backwards": own[:, ::-1].copy(), "shuffled": shuffled, "blurred": blurred,
+            "dark": own // 2}
     found = {}
     for name, frames in sets.items():
-        store = ClipStore.create(tmp_path / name / "clips.zarr", {"frames": ArraySpec(frames.shape[1:], "uint8")}, 64, "g")
-        store.write_shard(0, [f"{row:032x}" for row in range(len(frames))], {"frames": frames})
-        store.finish(len(frames))
+        write(tmp_path / name / "clips.zarr", frames)
         found[name] = fidelity(tmp_path / "vae", prepared, tmp_path / name, tmp_path / name)["frames"]
         assert json.loads((tmp_path / name / "fidelity.json").read_text()) == {"frames": found[name]}
-    assert found["same"]["value"] == pytest.approx(0, abs=1e-6)
-    assert found["backwards"]["value"] == pytest.approx(0, abs=1e-6)
-    assert found["same"]["value"] < found["noisy"]["value"] < found["noise"]["value"]
-    assert found["noise"]["low"] > found["noisy"]["high"] and found["noise"]["value"] > found["noise"]["real"] > 0
+        assert found[name]["low"] < found[name]["high"] and found[name]["clips"] == 40
+    for name in ("backwards", "shuffled"):  # as good, however little such clips hold together
+        assert found[name]["value"] == pytest.approx(found["own"]["value"], rel=1e-6)
+    for name in ("blurred", "dark"):
+        assert found[name]["low"] > found["own"]["high"] and found[name]["value"] > 3 * found[name]["real"] > 0
