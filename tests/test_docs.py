@@ -136,18 +136,27 @@ def frequency_table(study: Path) -> str:
     return "\n".join(lines)
 
 
+def rejection_sentence(study: Path) -> str:
+    """What rejection does to the agreement of a judge of another network."""
+    label = json.loads((study / "control.json").read_text())["surv_gen"]["label"]
+    one = label["filters"]["rejection"]
+    gain = f"gain {one['gain']:+.2f} [{one['low']:+.2f}, {one['high']:+.2f}]"
+    return (f"Rejection kept {one['kept']} of {one['clips']} candidates. A judge that took no part in it, another network, "
+            f"sees the asked class in {one['before']:.2f} of all and in {one['after']:.2f} of the kept ones ({gain}).")
+
+
 def temporal_table(study: Path) -> str:
     """The same conditions and seeds with the motion modules and without, beside real clips."""
     seen, frames = (json.loads((study / f"{name}.json").read_text()) for name in ("appearance", "fidelity"))
     looks = ("contrast", "sharpness", "frame_change", "warping_error", "motion_energy")
     heads = ["clips", "distance of frames", *(name.replace("_", " ") for name in looks)]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    for name, words in (("surv_gen", "with motion modules"), ("frame_by_frame", "frame by frame")):
+    for name, words in (("clip_by_clip", "with motion modules"), ("frame_by_frame", "frame by frame")):
         one = frames[name]["frames"]
         cells = [f"{one['value']:.2f} [{one['low']:.2f}, {one['high']:.2f}]",
                  *(f"{seen[name][what]['value']:.3f}" for what in looks)]
         lines.append(f"| {words} | " + " | ".join(cells) + " |")
-    held, own = frames["surv_gen"]["frames"]["real"], seen["surv_gen"]
+    held, own = frames["clip_by_clip"]["frames"]["real"], seen["clip_by_clip"]
     cells = [f"{held:.2f} (held out)", *(f"{own[what]['real']:.3f} ({own[what]['low']:.3f} to {own[what]['high']:.3f})"
                                          for what in looks)]
     return "\n".join([*lines, "| real (90 % of them) | " + " | ".join(cells) + " |"])
@@ -217,8 +226,8 @@ def test_the_readme_shows_what_conditions_and_filters_do() -> None:
 @pytest.mark.parametrize("name", ["actions_study", "b_lines_study"])
 def test_the_readme_shows_the_studies_of_rare_classes(name: str) -> None:
     study, page = ROOT / "docs" / "results" / name, (ROOT / "README.md").read_text()
-    for table in (frequency_table(study), temporal_table(study), results_table(study)):
-        assert table in page
+    for written in (frequency_table(study), rejection_sentence(study), temporal_table(study), results_table(study)):
+        assert written in page
 
 
 def test_every_local_link_and_picture_exists() -> None:
