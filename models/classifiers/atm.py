@@ -1,4 +1,4 @@
-"""ATM: tokens choose where they look (Wei et al., AAAI 2023; there images, and four levels of 64 to 512 channels).
+"""ATM: tokens choose where they look (Wei et al., AAAI 2023; there images, and four levels).
 
 Every token predicts, for each group of its channels and each axis, how far along that axis it takes their values from; what it
 took and what it has are fused by weights the clip decides. Time is a third axis here. Offsets end REACH tokens away, in the
