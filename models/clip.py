@@ -118,3 +118,8 @@ def to_uint8(frames: Tensor) -> Tensor:
 def to_float(frames: Tensor) -> Tensor:
     """uint8 frames in 0..255 -> float32 in [-1, 1]; the inverse of `to_uint8` on its range."""
     return frames.to(torch.float32) / 127.5 - 1
+
+
+def spread(number: int, most: int) -> list[int]:
+    """At most `most` of `number` rows, evenly from the first to the last."""
+    return torch.linspace(0, number - 1, min(number, most)).long().tolist()

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from models import plugin
-from models.clip import UNKNOWN, Condition, to_float
+from models.clip import UNKNOWN, Condition, to_float, to_uint8
 from tasks.checkpoints import RECORD, load_checkpoint
 from tasks.pictures import Pixels
 from tasks.readers import QuarantinedError
@@ -56,7 +56,7 @@ def animate(image: Path, checkpoint: Path, out: Path, seeds: Sequence[int] = (0,
         plugin.params("models.generators", {"kind": made.kind, **made.params}), made)
     options = plugin.params("models.generators", {"kind": made.kind, **(sampling or {})}, "Sampling")
     clips = generator.sample(condition, list(seeds), options).frames  # (S, T, C, H, W)
-    pixels = ((clips + 1) * 127.5).round().byte().expand(-1, -1, 3, -1, -1).movedim(2, -1).numpy()
+    pixels = to_uint8(clips).expand(-1, -1, 3, -1, -1).movedim(2, -1).numpy()
     film: Pixels = np.concatenate(list(pixels), 2)
     write_video(out, film, frames_per_second)
     return film

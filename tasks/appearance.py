@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.clip import ClipSource
+from models.clip import ClipSource, spread
 from tasks.metrics.appearance import MEASURES, appearance
 from tasks.store import ClipStore
 from tasks.tables import write_json
@@ -30,7 +30,7 @@ def look(prepared: Path, clips: Path, out: Path) -> dict[str, dict[str, Any]]:
     """
     real, _ = training_clips(prepared)
     made = ClipStore.open(clips / "clips.zarr")
-    of_real = _measure(real, torch.linspace(0, len(real) - 1, min(len(real), MEASURED)).long().tolist())
+    of_real = _measure(real, spread(len(real), MEASURED))
     of_set = _measure(made, range(len(made)))
     found = {}
     for name, what in MEASURES.items():

@@ -49,8 +49,9 @@ def control(params: ControlParams, conditions: Path, critics: Path, clips: Path,
     store, bank = ClipStore.open(clips / "clips.zarr"), ClipStore.open(conditions / STORE)
     found = {}
     if "frames" in bank.arrays:
+        groups = [record.condition_id for record in plan]
         for name, (what, value, chance) in _values(params, critics, store, bank, plan).items():
-            found[name] = {**_summary(value, chance, [record.condition_id for record in plan], what),
+            found[name] = {**_summary(value, chance, groups, what),
                            "filters": {one.name: _filtered(one, value, plan) for one in chain}}
     write_json(out / "control.json", found)
     return found

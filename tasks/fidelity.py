@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from models.clip import ClipSource
+from models.clip import ClipSource, spread
 from models.critics import vae
 from models.generators import Checkpoint
 from tasks.checkpoints import load_checkpoint
@@ -43,11 +43,11 @@ def fidelity(critic: Path, prepared: Path, clips: Path, out: Path) -> dict[str, 
     real, _ = training_clips(prepared)
     made = ClipStore.open(clips / "clips.zarr")
     held_out = _held_out(prepared)
-    known = Moments.of(_features(encoder, real, _spread(len(real), MEASURED)))
+    known = Moments.of(_features(encoder, real, spread(len(real), MEASURED)))
     own = _features(encoder, made, range(len(made)))
     drawn = _distance(known, own, torch.from_numpy(resamples(len(own), DRAWS, np.random.default_rng(0))))
     low, high = (float(drawn.quantile(share)) for share in (0.025, 0.975))
-    others = _features(encoder, held_out, _spread(len(held_out), len(own))) if len(held_out) > 1 else None
+    others = _features(encoder, held_out, spread(len(held_out), len(own))) if len(held_out) > 1 else None
     found = {"frames": {
         "value": float(_distance(known, own, torch.ones(1, len(own)))), "low": low, "high": high,
         "real": float(_distance(known, others, torch.ones(1, len(others)))) if others is not None else None,
@@ -60,10 +60,6 @@ def _held_out(prepared: Path) -> ClipSource:
     records = read_table(prepared / "manifest.parquet", ClipRecord)
     return ClipStore.open(prepared / "clips.zarr").subset(
         [row for row, record in enumerate(records) if record.split == "test"])
-
-
-def _spread(clips: int, most: int) -> list[int]:
-    return torch.linspace(0, clips - 1, min(clips, most)).long().tolist()
 
 
 def _distance(known: Moments, features: Tensor, weights: Tensor) -> Tensor:

@@ -7,11 +7,10 @@ posterior, which made every score noisy.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
-from models.clip import ClipSource
+from models.clip import ClipSource, spread
 from models.codec import VaeParams, latent_means, train_vae
 from models.generators import Checkpoint
 from models.trainer import StateHook
@@ -24,8 +23,9 @@ def fit(params: VaeParams, clips: ClipSource, hook: StateHook, seed: int) -> Che
     """See `models.codec.train_vae`; `facts["vae_seq"]` are the values of up to `MEASURED` clips, spread over all."""
     vae, losses = train_vae(params, clips, hook, seed)
     shape = list(clips.read([0]).frames.shape[1:])
-    rows = torch.linspace(0, len(clips) - 1, min(len(clips), MEASURED)).long().split(READ_TOGETHER)
-    real = [vae_seq(latent_means(vae, clips.read(part.tolist()).frames)) for part in rows] if shape[0] > 1 else []
+    rows = spread(len(clips), MEASURED) if shape[0] > 1 else []
+    real = [vae_seq(latent_means(vae, clips.read(rows[start : start + READ_TOGETHER]).frames))
+            for start in range(0, len(rows), READ_TOGETHER)]
     facts = {"clip_shape": shape, "vae_seq": [value for part in real for value in part.tolist()]}
     return Checkpoint("vae", params.model_dump(mode="json"), {"vae": vae}, facts, {"vae": losses})
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from models.adversary import Adversary, AdversaryParams
-from models.clip import ClipBatch, ClipSource, Condition, DescribedClips
+from models.clip import ClipBatch, ClipSource, Condition, DescribedClips, spread
 from models.diffusion.denoiser import Prediction
 from models.diffusion.latent_sampler import Schedule, denoise_latents, latent_schedule, target
 from models.generators import Checkpoint
@@ -127,8 +127,9 @@ class Lddm:
 
     def _measure(self, clips: ClipSource) -> dict[str, list[float]]:
         """Mean and standard deviation of the training clips' latents, of each channel or each number of a vector."""
-        rows = torch.linspace(0, len(clips) - 1, min(len(clips), MEASURED)).long()
-        parts = [self._means(clips.read(part.tolist()).frames) for part in rows.split(READ_TOGETHER)]
+        rows = spread(len(clips), MEASURED)
+        parts = [self._means(clips.read(rows[start : start + READ_TOGETHER]).frames)
+                 for start in range(0, len(rows), READ_TOGETHER)]
         latents = torch.cat(parts).double().transpose(0, 1).flatten(1)
         return {"latent_mean": latents.mean(1).tolist(), "latent_std": latents.std(1, correction=0).clamp_min(1e-6).tolist()}
 

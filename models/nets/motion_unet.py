@@ -44,11 +44,13 @@ def new_labels(unet: UNet2DConditionModel, adapter: MotionAdapter, classes: int,
     """A table for the video model of these two."""
     if place == "time":
         return LabelTable(classes, [unet.config.block_out_channels[0]], place)
-    return LabelTable(classes, [module.in_channels for module in _modules(UNetMotionModel.from_unet2d(unet, adapter))], place)
+    return LabelTable(classes, [module.in_channels for module in _modules(adapter)], place)
 
 
 def _modules(net: nn.Module) -> list[AnimateDiffTransformer3D]:
-    return [module for module in net.modules() if isinstance(module, AnimateDiffTransformer3D)]
+    """By name, which an adapter and the video model made of it share; not so the order in which they hold them."""
+    found = {name: module for name, module in net.named_modules() if isinstance(module, AnimateDiffTransformer3D)}
+    return [module for _, module in sorted(found.items())]
 
 
 def new_adapter(unet: UNet2DConditionModel, heads: int, longest: int, mid_block: bool) -> MotionAdapter:
