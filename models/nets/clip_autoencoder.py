@@ -12,7 +12,6 @@ from typing import Literal
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
-from monai.networks.blocks.spade_norm import SPADE
 from monai.networks.nets.resnet import ResNetBlock
 from torch import Tensor, nn
 from torch.nn import functional
@@ -102,7 +101,7 @@ class ClipDecoder(ModelMixin, ConfigMixin):
         else:
             x = self.start(latent).view(len(latent), -1, *self.sizes[0])
         for block, size in zip(self.blocks, self.sizes, strict=True):
-            x = block(functional.interpolate(x, size), first[:, :, None], vector)
+            x = block(functional.interpolate(x, size), first, vector)
         change = self.out(functional.leaky_relu(x, 0.2)).transpose(1, 2)
         following = first[:, None] + change if self.config.residual else change.tanh()
         return torch.cat([first[:, None], following], 1)
@@ -113,18 +112,35 @@ class _DecoderBlock(nn.Module):
 
     def __init__(self, before: int, after: int, channels: int, latent: int) -> None:
         super().__init__()
-        self.spade = SPADE(channels, before, spatial_dims=3, hidden_channels=before)
+        self.spade = Spade(before, channels)
         self.first = nn.Conv3d(before, after, 3, padding=1)
         self.adain = AdaIN(after, latent)
         self.second = nn.Conv3d(after, after, 3, padding=1)
         self.shortcut = nn.Identity() if before == after else nn.Conv3d(before, after, 1, bias=False)
 
     def forward(self, x: Tensor, first: Tensor, vector: Tensor) -> Tensor:
-        # the first frame at this scale, averaged rather than picked, in every frame
-        seen = functional.adaptive_avg_pool3d(first, (1, *x.shape[3:])).expand(-1, -1, x.shape[2], -1, -1)
-        found = self.first(functional.leaky_relu(self.spade(x, seen), 0.2))
+        found = self.first(functional.leaky_relu(self.spade(x, first), 0.2))
         found = self.second(functional.leaky_relu(self.adain(found, vector), 0.2))
         out: Tensor = self.shortcut(x) + found
+        return out
+
+
+class Spade(nn.Module):
+    """Instance norm, then a scale and a shift of each place out of the first frame (Park et al. 2019).
+
+    MONAI's would take the frame as a clip that repeats it, and convolve every copy.
+    """
+
+    def __init__(self, features: int, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.InstanceNorm3d(features)
+        self.shared = nn.Conv2d(channels, features, 3, padding=1)
+        self.place = nn.Conv2d(features, 2 * features, 3, padding=1)
+
+    def forward(self, x: Tensor, first: Tensor) -> Tensor:
+        seen = functional.adaptive_avg_pool2d(first, (x.shape[3], x.shape[4]))  # averaged rather than picked
+        scale, shift = self.place(functional.leaky_relu(self.shared(seen), 0.2))[:, :, None].chunk(2, 1)
+        out: Tensor = self.norm(x) * (1 + scale) + shift
         return out
 
 

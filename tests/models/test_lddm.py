@@ -52,9 +52,9 @@ def test_the_still_is_frame_0_and_seeds_give_motions(checkpoint: Checkpoint, sol
     found = made.sample(still, [1, 2, 1], sampling).frames
     assert still.reference is not None and torch.equal(found[:, 0], still.reference[:, 0])
     assert found.shape == (3, FRAMES, 1, SIDE, SIDE) and found.abs().max() <= 1
-    assert not torch.allclose(found[0], found[1], atol=1e-3)
+    assert (found[0] - found[1]).abs().max() > 1e-2
     alone = made.sample(asked([5]), [1], sampling).frames  # of its own still and seed, whatever is beside it
-    torch.testing.assert_close(alone[0], found[2], atol=1e-5, rtol=0)
+    torch.testing.assert_close(alone[0], found[2], atol=1e-3, rtol=0)  # instance norms of few places enlarge rounding
     torch.testing.assert_close(made.sample(still, [1, 2, 1], sampling).frames, found)
 
 
