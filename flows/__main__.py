@@ -137,6 +137,26 @@ def run(targets: Annotated[list[str] | None, typer.Argument(help="stages of dvc.
 
 
 @app.command()
+def repeat(
+    names: Annotated[list[str] | None, typer.Argument(help="these only, e.g. train_0.5_seed_1; default: all")] = None,
+    params: ParamsPath = PARAMS, data: DataPath = DATA,
+) -> None:
+    """The whole line again on other random splits of the patients, and what all of them say together.
+
+    Seeds and training shares stand in the section `repeats` of the parameters. Every repeat lies in a folder of its own under
+    data/repeats; those that are done are left alone, so that several machines may each take some by name.
+
+    Examples: `cinefab repeat`, `cinefab repeat train_0.7_seed_0 train_0.5_seed_0`
+    """
+    from flows.repeat import repeat as flow
+    from flows.server import server
+
+    with server():
+        page = flow(params, Layout(data), names or [])
+    typer.echo(page.resolve() if page else "the other repeats are not done yet; run `cinefab repeat` when they are")
+
+
+@app.command()
 def profile(
     names: Annotated[list[str], typer.Argument(help="files of profiles/, applied in order")], params: ParamsPath = PARAMS
 ) -> None:

@@ -50,3 +50,7 @@ class Layout:
     @property
     def reports(self) -> Path:
         return self.root / "reports"
+
+    @property
+    def repeats(self) -> Path:
+        return self.root / "repeats"

@@ -78,6 +78,22 @@ def whiskers(rows: Sequence[tuple[str, float, float, float]], baseline: str, lab
     return _svg(figure, alt)
 
 
+def by_share(series: Mapping[str, Sequence[tuple[float, float, float, float]]], label: str, alt: str) -> str:
+    """Lines of (share of the training patients, mean, low, high), one an arm, each beside the last so that intervals show."""
+    figure, axes = _axes(5.2, 2.9)
+    for number, (name, points) in enumerate(series.items()):
+        colour = SERIES[number % len(SERIES)]
+        shares, means, lows, highs = (np.array(column) for column in zip(*points, strict=True))
+        places = 100 * shares + 0.7 * (number - (len(series) - 1) / 2)
+        axes.plot(places, means, color=colour, linewidth=1.4, marker="o", markersize=4, label=_plain(name))
+        axes.vlines(places, lows, highs, color=colour, linewidth=1.2)
+        axes.set_xticks(100 * shares)
+    axes.legend(frameon=False, fontsize=7.5, labelcolor=INK, loc="upper left", bbox_to_anchor=(0, -0.22), ncols=3)
+    axes.set_xlabel("patients that train, %", color=INK)
+    axes.set_ylabel(label, color=INK)
+    return _svg(figure, alt)
+
+
 def smooth(values: Sequence[float], points: int = 200) -> tuple[list[float], list[float]]:
     """Steps and means over equal windows, at most `points` of them: what a noisy loss does on the whole."""
     window = max(1, -(-len(values) // points), len(values) // 60)

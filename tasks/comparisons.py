@@ -123,7 +123,7 @@ def verdict(metrics: dict[str, Any], comparisons: Sequence[dict[str, Any]], benc
     sentence = (
         f"{judgement}: the best such arm, {best['arm']}, reached a mean {word} of {own:.3f} against {base:.3f} for the "
         f"baseline {benchmark.baseline} (difference {best['difference']:+.3f}, 95 % CI {best['low']:+.3f} to "
-        f"{best['high']:+.3f}, Holm-corrected p {_p(best['p_holm'])}; same sign in {agree} of {counts['seeds']} seeds; "
+        f"{best['high']:+.3f}, Holm-corrected p {p_words(best['p_holm'])}; same sign in {agree} of {counts['seeds']} seeds; "
         f"{counts['patients']} held-out patients; {', '.join(trained)})."
     )
     if idle:
@@ -180,5 +180,6 @@ def plain(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def _p(value: float) -> str:
+def p_words(value: float) -> str:
+    """"= 0.012", as it stands in a sentence after p."""
     return "< 0.001" if value < 0.001 else f"= {value:.3f}"

@@ -198,6 +198,21 @@ CLASSIFICATION = {"tested_on", "augment", "mix", "real_share", "rare", "per_clas
 """Keys of the benchmark or of its arms that one kind alone uses."""
 
 
+class RepeatParams(Section):
+    """The whole line again, once for every seed and training share, by `cinefab repeat`; the seed splits the patients anew."""
+
+    seeds: list[int] = Field(min_length=2)
+    train: list[float] = Field(min_length=1, description="shares of the patients that train; the validation share stays as it "
+                               "is, all others are tested on")
+
+    @model_validator(mode="after")
+    def _different(self) -> RepeatParams:
+        for name, given in (("seeds", self.seeds), ("train", self.train)):
+            if len(set(given)) < len(given):
+                raise ValueError(f"repeats.{name}: {given} names one twice")
+        return self
+
+
 class ReleaseParams(Section):
     name: str = Field(pattern=r"^[a-z0-9_-]+$")
     version: str = Field(pattern=r"^v[0-9]+$")
@@ -218,6 +233,7 @@ class Params(Section):
     control: ControlParams
     benchmark: BenchmarkParams
     release: ReleaseParams
+    repeats: RepeatParams | None = Field(None, description="other splits of the patients; `dvc repro` does not look at it")
 
     @model_validator(mode="after")
     def _refers_to_what_exists(self) -> Params:
@@ -260,6 +276,10 @@ class Params(Section):
             if strange := set(arm.filters or ()) - set(self.filters):
                 raise ValueError(f"benchmark.arms.{name}.filters: {', '.join(sorted(strange))} is not among filters: "
                                  f"{', '.join(self.filters)}")
+        for share in self.repeats.train if self.repeats else ():
+            if not 0 < share < 1 - self.dataset.split.val:
+                raise ValueError(f"repeats.train: {share:g} with a validation share of {self.dataset.split.val:g} leaves no "
+                                 "patient to train or to test on; give shares between")
         if self.release.source not in self.samples:
             raise ValueError(f"release.source: {self.release.source!r} is not among samples: {', '.join(self.samples)}")
         if self.benchmark.baseline not in self.benchmark.arms:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 import yaml
 from markupsafe import Markup
@@ -21,8 +20,6 @@ from tasks.account import (
     SourceAccount,
     arm_in_words,
     differences,
-    interval,
-    p_value,
     read_benchmark,
     read_filters,
     read_sources,
@@ -31,6 +28,7 @@ from tasks.charts import curves, histogram, smooth, whiskers
 from tasks.checkpoints import checkpoint_digest
 from tasks.condition import STORE
 from tasks.fingerprint import code_digest
+from tasks.pages import pages
 from tasks.params import Params
 from tasks.pictures import PALETTE
 from tasks.records import ConditionRecord
@@ -73,7 +71,7 @@ def report(params: Params, data: Path, out: Path) -> Path:
     facts = data / "release" / "release.json"
     released = read_json(facts) if facts.exists() else None
     control = _numbers(params, data / "control", "control.json")
-    page = _environment().get_template("report.html").render(
+    page = pages().get_template("report.html").render(
         params=params,
         release=released,
         asked=_asked(params),
@@ -110,15 +108,6 @@ def report(params: Params, data: Path, out: Path) -> Path:
     atomic_write(out / "report.html", page.encode())
     atomic_write(out / "clips.webp", gallery.poster(shown, data / "prepared", data / "conditions"))
     return out / "report.html"
-
-
-def _environment() -> jinja2.Environment:
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    environment = jinja2.Environment(
-        loader=loader, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, autoescape=True
-    )
-    environment.filters |= {"interval": interval, "p": p_value}
-    return environment
 
 
 def _sets(params: Params, data: Path) -> list[tuple[str, str, gallery.Picture]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import t as student
 from scipy.stats import wilcoxon
 
 Values = npt.NDArray[np.float64]
@@ -137,6 +138,29 @@ def paired_difference(first: npt.ArrayLike, second: npt.ArrayLike, *, draws: int
     means = change.mean(1)
     p = float(wilcoxon(means).pvalue) if np.any(means != 0) else 1.0
     return Difference(float(means.mean()), float(low), float(high), p, n)
+
+
+def resplit_mean(values: npt.ArrayLike, test_to_train: float, *, level: float = 0.95) -> Difference:
+    """Mean over random splits into training and test, with its interval and the p of its being 0.
+
+    Nadeau & Bengio's (2003) corrected resampled t-test: splits of the same patients share most of them, so the variance of the
+    mean of K splits is s^2 (1 / K + n_test / n_train), not s^2 / K. The interval has K - 1 degrees of freedom.
+
+    Args:
+        values: (K,), one of each split, e.g. the difference of two arms.
+        test_to_train: n_test / n_train, in patients.
+
+    Raises:
+        ValueError: for fewer than two splits, whose spread says nothing.
+    """
+    given = np.asarray(values, np.float64)
+    if len(given) < 2:
+        raise ValueError(f"{len(given)} split has no spread; give at least two")
+    mean, n = float(given.mean()), len(given)
+    error = float(given.std(ddof=1)) * np.sqrt(1 / n + test_to_train)
+    reach = float(student.ppf((1 + level) / 2, n - 1)) * error
+    p = 1.0 if mean == 0 else 0.0 if error == 0 else float(2 * student.sf(abs(mean) / error, n - 1))
+    return Difference(mean, mean - reach, mean + reach, p, n)
 
 
 def holm(p: Sequence[float]) -> list[float]:
