@@ -119,6 +119,24 @@ def fidelity_table(study: Path) -> str:
     return "\n".join(lines)
 
 
+def animation_table(study: Path) -> str:
+    """How well the sets' generators animate held-out stills: what they say of it, and every number."""
+    parts = []
+    for name, found in json.loads((study / "animation.json").read_text()).items():
+        parts += [f"{name}: {found['sentences']['reconstruction']} {found['sentences']['diversity']}", ""]
+        parts += ["| measure | whose | mean | beside | mean | margin or difference [95 % CI] |", "|---|---|---|---|---|---|"]
+        pairs = {"reconstruction": ("value", "repeated", "margin"), "diversity": ("samples", "reconstructions", "difference"),
+                 "motion": ("samples", "real", "difference")}
+        words = {"value": "reconstruction", "repeated": "repeated first frame", "real": "real clips"}
+        for group, (own, other, change) in pairs.items():
+            for measure, one in found[group].items():
+                ends = "" if one["low"] is None else f" [{one['low']:+.3f}, {one['high']:+.3f}]"
+                parts.append(f"| {measure.replace('_', ' ')} | {words.get(own, own)} | {one[own]:.3f} "
+                             f"| {words.get(other, other)} | {one[other]:.3f} | {one[change]:+.3f}{ends} |")
+        parts.append("")
+    return "\n".join(parts).rstrip("\n")
+
+
 def frequency_table(study: Path) -> str:
     """How rare the classes are, what rejection sampling made of them, and how rare they are with what was released."""
     counts = json.loads((study / "release.json").read_text())["counts"]
@@ -186,6 +204,8 @@ def results_page() -> str:
             control.append(appearance_table(study) + "\n")
         if (study / "fidelity.json").exists():
             control += [filters_table(study) + "\n", fidelity_table(study) + "\n"]
+        if (study / "animation.json").exists():
+            control.append(animation_table(study) + "\n")
         if (study / "rounds.json").exists():
             control.append(frequency_table(study) + "\n")
         if (study / "planted.json").exists():
