@@ -195,7 +195,7 @@ def _nearer(found: dict[str, Any]) -> str:
     verdict = "They beat it" if one["excludes_0"] and one["margin"] > 0 else "They do not beat it beyond chance"
     many = f"{found['patients']} patient{'s' if found['patients'] > 1 else ''}"
     return (f"Reconstructions of {found['clips']} held-out clips of {many} are {abs(one['margin']):.2f} dB (PSNR) {way} than "
-            f"the repeated first frame ({_interval(one, 'margin')}). {verdict}.")
+            f"the repeated first frame ({_interval(one, 'margin', 2)}). {verdict}.")
 
 
 def _more_varied(found: dict[str, Any]) -> str:
@@ -203,13 +203,13 @@ def _more_varied(found: dict[str, Any]) -> str:
     verdict = "differ more" if one["excludes_0"] and one["difference"] > 0 else "do not differ more, beyond chance,"
     times = "" if one["ratio"] is None else f", {one['ratio']:.2g} times"
     return (f"Samples of one still {verdict} from each other than reconstructions of one clip do: a pixel by "
-            f"{one['samples']:.4f} against {one['reconstructions']:.4f}{times} ({_interval(one, 'difference')}).")
+            f"{one['samples']:.4f} against {one['reconstructions']:.4f}{times} ({_interval(one, 'difference', 4)}).")
 
 
-def _interval(one: dict[str, Any], what: str) -> str:
+def _interval(one: dict[str, Any], what: str, digits: int) -> str:
     if one["low"] is None:
         return "one patient, so no interval"
-    return f"95 % CI of the {what} {one['low']:+.4g} to {one['high']:+.4g}"
+    return f"95 % CI of the {what} {one['low']:+.{digits}f} to {one['high']:+.{digits}f}"
 
 
 def _film(clips: Animated) -> bytes:
