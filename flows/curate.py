@@ -1,4 +1,5 @@
-"""Score a synthetic set shard by shard, then let the filters decide in order; measure whether it looks real and as asked."""
+"""Score a synthetic set shard by shard, then let the filters decide in order; measure whether it looks real and as
+asked, and how well its generator animates stills, if it does."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.artifacts import counts
 from flows.layout import Layout
-from flows.steps import score_shard
+from flows.steps import device, score_shard
+from tasks.animation import animation
 from tasks.appearance import look
 from tasks.control import control as measure
 from tasks.curate import clear_evidence, run_chain, shards_of
@@ -43,11 +45,14 @@ def curate(params: Path, data: Layout, name: str) -> dict[str, Any]:
 @flow(name="control", flow_run_name="control {name}")
 def control(params: Path, data: Layout, name: str) -> dict[str, Any]:
     tree = load_params(params)
-    entry(tree.samples, name, "samples")
+    own = entry(tree.samples, name, "samples")
     out = data.control / name
     found = measure(tree.control, data.conditions, data.critics, data.clips / name, data.decisions / name, out)
     seen = look(data.prepared, data.clips / name, out)
     if tree.control.vae:
         seen |= fidelity(data.critics / tree.control.vae, data.prepared, data.clips / name, out)
-    counts(f"control-{name}", {what: numbers["value"] for what, numbers in (found | seen).items()})
+    with device() as where:
+        moved = animation(tree.control, own.sampling, data.prepared, data.checkpoint(own.generator), data.critics, out, where)
+    shown = {what: numbers["value"] for what, numbers in (found | seen).items()}
+    counts(f"control-{name}", shown | moved.get("sentences", {}))
     return found

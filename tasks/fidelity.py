@@ -22,11 +22,10 @@ from models.critics import vae
 from models.generators import Checkpoint
 from tasks.checkpoints import load_checkpoint
 from tasks.metrics.frechet import Moments, frechet_distance
-from tasks.records import ClipRecord
 from tasks.statistics import resamples
 from tasks.store import ClipStore
-from tasks.tables import read_table, write_json
-from tasks.train import training_clips
+from tasks.tables import write_json
+from tasks.train import held_out_clips, training_clips
 
 READ_TOGETHER, MEASURED, GRID, DRAWS = 32, 256, 2, 200
 """Clips in memory at a time; real clips measured at most; latents are averaged over GRID x GRID parts of the frame, few
@@ -42,24 +41,18 @@ def fidelity(critic: Path, prepared: Path, clips: Path, out: Path) -> dict[str, 
     encoder = load_checkpoint(critic)
     real, _ = training_clips(prepared)
     made = ClipStore.open(clips / "clips.zarr")
-    held_out = _held_out(prepared)
+    unseen, _ = held_out_clips(prepared)
     known = Moments.of(_features(encoder, real, spread(len(real), MEASURED)))
     own = _features(encoder, made, range(len(made)))
     drawn = _distance(known, own, torch.from_numpy(resamples(len(own), DRAWS, np.random.default_rng(0))))
     low, high = (float(drawn.quantile(share)) for share in (0.025, 0.975))
-    others = _features(encoder, held_out, spread(len(held_out), len(own))) if len(held_out) > 1 else None
+    others = _features(encoder, unseen, spread(len(unseen), len(own))) if len(unseen) > 1 else None
     found = {"frames": {
         "value": float(_distance(known, own, torch.ones(1, len(own)))), "low": low, "high": high,
         "real": float(_distance(known, others, torch.ones(1, len(others)))) if others is not None else None,
         "clips": len(own), "what": "Fréchet distance of frames (VAE of real training frames)"}}
     write_json(out / "fidelity.json", found)
     return found
-
-
-def _held_out(prepared: Path) -> ClipSource:
-    records = read_table(prepared / "manifest.parquet", ClipRecord)
-    return ClipStore.open(prepared / "clips.zarr").subset(
-        [row for row, record in enumerate(records) if record.split == "test"])
 
 
 def _distance(known: Moments, features: Tensor, weights: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+from PIL import Image
 
 from models.clip import UNKNOWN
 from tasks.account import FilterAccount
@@ -141,6 +142,14 @@ def picture(film: Pixels, alt: str, *lines: str) -> Picture:
     middle = len(film) // 2
     still = webp(film[middle : middle + 1])
     return Picture(data_uri(webp(film), "image/webp"), data_uri(still, "image/webp"), alt, tuple(lines))
+
+
+def stored(path: Path, alt: str, *lines: str) -> Picture:
+    """A moving picture that an earlier stage wrote, as it is; the still is its middle frame."""
+    with Image.open(path) as image:
+        image.seek(getattr(image, "n_frames", 1) // 2)
+        still = webp(np.asarray(image.convert("RGB"))[None])
+    return Picture(data_uri(path.read_bytes(), "image/webp"), data_uri(still, "image/webp"), alt, tuple(lines))
 
 
 def spread(items: Sequence[T], number: int) -> list[T]:

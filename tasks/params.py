@@ -92,6 +92,9 @@ class ControlParams(Section):
     classifier: str | None = Field(None, description="an entry of critics of kind classifier: the class")
     aligned: str | None = Field(None, description="an entry of critics of kind aligned: the text")
     vae: str | None = Field(None, description="an entry of critics of kind vae: how far single frames are from real ones")
+    perceptual: Path | None = Field(
+        None, description="a transformers image model: how near reconstructions are, of sets whose generator animates stills"
+    )
 
 
 SegmenterKind = Literal["vnet", "dynunet", "swinunetr"]
@@ -263,6 +266,9 @@ class Params(Section):
             critic = getattr(self.control, kind)
             if critic is not None and self.critics.get(critic, {}).get("kind") != kind:
                 raise ValueError(f"control.{kind}: {critic!r} is not an entry of critics of kind {kind}")
+        for folder in pretrained_folders(self.control):
+            if not folder.is_dir():
+                raise ValueError(f"control.perceptual: {folder} is no folder; put the pretrained weights there")
         for folder in pretrained_folders(plugin.params("tasks.conditions", self.conditions)):
             if not folder.is_dir():
                 raise ValueError(f"conditions: {folder} is no folder; give the one that holds the images")

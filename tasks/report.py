@@ -87,6 +87,8 @@ def report(params: Params, data: Path, out: Path) -> Path:
                   for filtered, one in measured["filters"].items()],
         appearance=_numbers(params, data / "control", "appearance.json"),
         fidelity=_numbers(params, data / "control", "fidelity.json"),
+        animation=[(name, change, numbers, _animated(data / "control" / name / "animation.webp", name))
+                   for name, change, numbers in _numbers(params, data / "control", "animation.json")],
         rounds=_numbers(params, data / "clips", "rounds.json"),
         frequencies=_frequencies(released["counts"]) if released else [],
         kept=gallery.kept(shown),
@@ -119,6 +121,11 @@ def _numbers(params: Params, folder: Path, file: str) -> list[tuple[str, str, di
     """(set, in what it differs from the released one, its numbers) of every set that has some."""
     files = [(name, folder / name / file) for name in params.samples]
     return [(name, differences(params, name), found) for name, path in files if path.exists() and (found := read_json(path))]
+
+
+def _animated(path: Path, name: str) -> gallery.Picture | None:
+    alt = f"held-out clips, their reconstructions and samples of their first frames, set {name}"
+    return gallery.stored(path, alt, f"set {name}: held-out clips, a row each") if path.exists() else None
 
 
 def _frequencies(counts: dict[str, Any]) -> list[tuple[str, int, float, int, float]]:

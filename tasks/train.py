@@ -34,6 +34,13 @@ def training_clips(prepared: Path) -> tuple[DescribedClips, dict[str, Any]]:
     return Described(ClipStore.open(prepared / "clips.zarr").subset(rows), records), facts
 
 
+def held_out_clips(prepared: Path) -> tuple[DescribedClips, list[str]]:
+    """The test split, which nothing was trained on, and every clip's patient."""
+    records = read_table(prepared / "manifest.parquet", ClipRecord)
+    rows = [row for row, record in enumerate(records) if record.split == "test"]
+    return Described(ClipStore.open(prepared / "clips.zarr").subset(rows), records), [records[row].patient for row in rows]
+
+
 def train_generator(name: str, entry: Entry, seed: int, prepared: Path, out: Path) -> str:
     """Fit `models.generators.<kind>`; a killed run resumes, a finished one returns at once. Returns the digest."""
 

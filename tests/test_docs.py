@@ -119,6 +119,24 @@ def fidelity_table(study: Path) -> str:
     return "\n".join(lines)
 
 
+def animation_table(study: Path) -> str:
+    """How well the sets' generators animate held-out stills: what they say of it, and every number."""
+    parts = []
+    for name, found in json.loads((study / "animation.json").read_text()).items():
+        parts += [f"{name}: {found['sentences']['reconstruction']} {found['sentences']['diversity']}", ""]
+        parts += ["| | measure | whose | mean | beside | mean | margin or difference [95 % CI] |", "|---" * 7 + "|"]
+        pairs = {"reconstruction": ("value", "repeated", "margin"), "diversity": ("samples", "reconstructions", "difference"),
+                 "motion": ("samples", "real", "difference")}
+        words = {"value": "reconstruction", "repeated": "repeated first frame", "real": "real clips"}
+        for group, (own, other, change) in pairs.items():
+            for measure, one in found[group].items():
+                ends = "" if one["low"] is None else f" [{one['low']:+.4f}, {one['high']:+.4f}]"
+                parts.append(f"| {group} | {measure.replace('_', ' ')} | {words.get(own, own)} | {one[own]:.4f} "
+                             f"| {words.get(other, other)} | {one[other]:.4f} | {one[change]:+.4f}{ends} |")
+        parts.append("")
+    return "\n".join(parts).rstrip("\n")
+
+
 def frequency_table(study: Path) -> str:
     """How rare the classes are, what rejection sampling made of them, and how rare they are with what was released."""
     counts = json.loads((study / "release.json").read_text())["counts"]
@@ -186,6 +204,8 @@ def results_page() -> str:
             control.append(appearance_table(study) + "\n")
         if (study / "fidelity.json").exists():
             control += [filters_table(study) + "\n", fidelity_table(study) + "\n"]
+        if (study / "animation.json").exists():
+            control.append(animation_table(study) + "\n")
         if (study / "rounds.json").exists():
             control.append(frequency_table(study) + "\n")
         if (study / "planted.json").exists():
@@ -228,6 +248,21 @@ def test_the_readme_shows_the_studies_of_rare_classes(name: str) -> None:
     study, page = ROOT / "docs" / "results" / name, (ROOT / "README.md").read_text()
     for written in (frequency_table(study), rejection_sentence(study), temporal_table(study), results_table(study)):
         assert written in page
+
+
+def test_a_run_that_animates_stills_says_so(tmp_path: Path) -> None:
+    ends = {"low": -0.25, "high": 0.5}
+    (tmp_path / "animation.json").write_text(json.dumps({"lddm": {
+        "sentences": {"reconstruction": "Nearer.", "diversity": "More varied."},
+        "reconstruction": {"psnr": {"value": 21.0, "repeated": 20.5, "margin": 0.5, **ends}},
+        "diversity": {"pixels": {"samples": 0.02, "reconstructions": 0.01, "difference": 0.01, "low": None, "high": None}},
+        "motion": {"frame_change": {"samples": 0.1, "real": 0.2, "difference": -0.1, **ends}}}}))
+    sentences, _, *table = animation_table(tmp_path).splitlines()
+    assert sentences == "lddm: Nearer. More varied."
+    assert table[2:] == [
+        "| reconstruction | psnr | reconstruction | 21.0000 | repeated first frame | 20.5000 | +0.5000 [-0.2500, +0.5000] |",
+        "| diversity | pixels | samples | 0.0200 | reconstructions | 0.0100 | +0.0100 |",
+        "| motion | frame change | samples | 0.1000 | real clips | 0.2000 | -0.1000 [-0.2500, +0.5000] |"]
 
 
 def test_every_local_link_and_picture_exists() -> None:

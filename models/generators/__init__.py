@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from models.clip import ClipBatch, Condition, DescribedClips
 from models.trainer import StateHook
@@ -42,4 +43,17 @@ class ClipGenerator(Protocol):
 
     def sample(self, conditions: Condition, seeds: Sequence[int], sampling: Any, device: str = "cpu") -> ClipBatch:
         """One clip per (condition, seed); clip i is a function of condition i, seed i and `sampling` alone."""
+        ...
+
+
+@runtime_checkable
+class StillAnimator(ClipGenerator, Protocol):
+    """A generator that animates stills, the references of its conditions, by a latent of what moves."""
+
+    def reconstruct(self, frames: Tensor, rng: torch.Generator | None = None) -> Tensor:
+        """Clips (B, T, C, H, W) in [-1, 1] through encoder and decoder, on the CPU; frame 0 stays as it is.
+
+        Args:
+            rng: CPU generator that the latents are drawn with, from the encoder's posterior; None: its mean.
+        """
         ...

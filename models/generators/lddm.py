@@ -211,10 +211,16 @@ class Lddm:
         clips: Tensor = self._nets["decoder"].to(first.device).eval()(first, latents)
         return clips.float().clamp(-1, 1).cpu()
 
-    def reconstruct(self, frames: Tensor) -> Tensor:
-        """Clips (B, T, C, H, W) through encoder (its mean) and decoder; frame 0 stays as it is."""
-        self._nets["encoder"].to(frames.device).eval()
-        return self.decode(frames[:, 0], self._means(frames))
+    @torch.no_grad()
+    def reconstruct(self, frames: Tensor, rng: torch.Generator | None = None) -> Tensor:
+        """Clips (B, T, C, H, W) through encoder and decoder; frame 0 stays as it is.
+
+        Args:
+            rng: CPU generator that the latents are drawn with, from the encoder's posterior; None: its mean.
+        """
+        mean, log_variance = self._nets["encoder"].to(frames.device).eval()(frames)
+        noise = torch.randn(mean.shape, generator=rng).to(mean) if rng else torch.zeros_like(mean)
+        return self.decode(frames[:, 0], mean + (0.5 * log_variance).exp() * noise)
 
 
 class _Autoencoder(nn.Module):

@@ -15,16 +15,17 @@ MEASURES: dict[str, str] = {
 }
 
 
-def appearance(frames: Tensor) -> dict[str, Tensor]:
+def appearance(frames: Tensor, field: Tensor | None = None) -> dict[str, Tensor]:
     """Every measure of `MEASURES` of every clip.
 
     Args:
         frames: (B, T, C, H, W) in [-1, 1], T >= 2.
+        field: their motion, where it is known already, as `optical_flow` gives it.
 
     Returns:
         (B,) each.
     """
-    field = optical_flow(frames)
+    field = optical_flow(frames) if field is None else field
     return {
         "contrast": frames.flatten(1).std(1, correction=0),
         "sharpness": (frames.diff(dim=-1).abs().flatten(1).mean(1) + frames.diff(dim=-2).abs().flatten(1).mean(1)) / 2,
