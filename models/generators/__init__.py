@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
-from torch import nn
+from torch import Tensor, nn
 
 from models.clip import ClipBatch, Condition, DescribedClips
 from models.trainer import StateHook
@@ -42,4 +42,13 @@ class ClipGenerator(Protocol):
 
     def sample(self, conditions: Condition, seeds: Sequence[int], sampling: Any, device: str = "cpu") -> ClipBatch:
         """One clip per (condition, seed); clip i is a function of condition i, seed i and `sampling` alone."""
+        ...
+
+
+@runtime_checkable
+class Animator(ClipGenerator, Protocol):
+    """A generator that needs nothing but a still; its `sample` finds stills in `Condition.reference`."""
+
+    def animate(self, stills: Tensor, seeds: Sequence[int], sampling: Any, device: str = "cpu") -> Tensor:
+        """(B, C, H, W) in [-1, 1], shaped as the training clips' frames, and B seeds -> (B, T, C, H, W) on the CPU."""
         ...
