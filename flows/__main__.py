@@ -235,10 +235,10 @@ def resample(
 @app.command()
 def animate(
     image: Annotated[Path, typer.Argument(help="any picture")],
-    checkpoint: Annotated[Path, typer.Option(help="a trained generator of kind lddm")],
+    checkpoint: Annotated[Path, typer.Option(help="a trained generator of kind lddm or cinn")],
     out: Annotated[Path, typer.Option(help="video to write: .mp4, .mov or .mkv")] = Path("clip.mp4"),
     seeds: Annotated[int, typer.Option(min=1, help="so many motions, side by side")] = 1,
-    steps: Annotated[int, typer.Option(min=1, max=1000)] = 20,
+    steps: Annotated[int | None, typer.Option(min=1, max=1000, help="of diffusion, default 20; cinn has none")] = None,
 ) -> None:
     """Make a clip out of one picture of your own.
 
@@ -247,7 +247,7 @@ def animate(
     """
     from tasks.animate import animate as animate_image
 
-    film = animate_image(image, checkpoint, out, range(seeds), {"steps": steps})
+    film = animate_image(image, checkpoint, out, range(seeds), {} if steps is None else {"steps": steps})
     typer.echo(f"{out}: {len(film)} frames, {seeds} motion{'s' if seeds > 1 else ''} of {image.name}")
 
 

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from models import plugin
-from models.clip import UNKNOWN, Condition, to_float, to_uint8
+from models.clip import UNKNOWN, to_float, to_uint8
+from models.generators import StillAnimator
 from tasks.checkpoints import RECORD, load_checkpoint
 from tasks.pictures import Pixels
 from tasks.readers import QuarantinedError
@@ -30,18 +31,25 @@ def animate(image: Path, checkpoint: Path, out: Path, seeds: Sequence[int] = (0,
 
     Args:
         image: any picture PIL reads; shown in grey if the checkpoint's clips are.
-        checkpoint: folder of a generator of kind lddm.
+        checkpoint: folder of a generator that animates stills, of kind lddm or cinn.
         sampling: options of its `Sampling`.
 
     Raises:
-        ValueError: for a picture that cannot be read, another kind of generator, or a format that is no video.
+        ValueError: for a picture that cannot be read, a generator of another kind or without one of these options, or a format
+            that is no video.
     """
     if out.suffix.lower() not in {".mp4", ".mov", ".mkv"}:
         raise ValueError(f"{out}: {out.suffix or 'no suffix'} is no video that is written here; name it .mp4, .mov or .mkv")
     made = load_checkpoint(checkpoint)
-    if made.kind != "lddm":
-        raise ValueError(f"{checkpoint}: its generator is {made.kind}, which does not animate stills; give one of kind lddm")
-    length, channels, height, width = made.facts["clip_shape"]
+    module = plugin.load("models.generators", made.kind)
+    generator = module.build(plugin.params("models.generators", {"kind": made.kind, **made.params}), made)
+    if not isinstance(generator, StillAnimator):
+        raise ValueError(f"{checkpoint}: its generator is {made.kind}, which does not animate stills; give one of kind lddm or "
+                         "cinn")
+    if strange := set(sampling or {}) - set(known := module.Sampling.model_fields):
+        raise ValueError(f"{checkpoint}: its generator is {made.kind}, which knows no {', '.join(sorted(strange))}; it has "
+                         f"{', '.join(known)}")
+    _, channels, height, width = made.facts["clip_shape"]
     scaling = read_json(checkpoint / RECORD)["trained_on"]["scaling"]
     try:
         shown = picture(image, "RGB" if channels == 3 else "L")
@@ -49,13 +57,9 @@ def animate(image: Path, checkpoint: Path, out: Path, seeds: Sequence[int] = (0,
         raise ValueError(f"{image}: {error}") from None
     still = scale(shown.reshape(1, *shown.shape[:2], channels), tuple(scaling["window"]))
     still, _ = resize(still, np.full(still.shape[:3], UNKNOWN, np.uint8), (height, width), scaling["fit"])
-    reference = to_float(torch.from_numpy(still).movedim(-1, 1))[None].expand(len(seeds), length, -1, -1, -1)
-    masks = torch.full((len(seeds), length, height, width), UNKNOWN, dtype=torch.uint8)
-    condition = Condition((image.stem,) * len(seeds), masks, reference=reference)
-    generator = plugin.load("models.generators", made.kind).build(
-        plugin.params("models.generators", {"kind": made.kind, **made.params}), made)
+    stills = to_float(torch.from_numpy(still).movedim(-1, 1)).expand(len(seeds), -1, -1, -1)
     options = plugin.params("models.generators", {"kind": made.kind, **(sampling or {})}, "Sampling")
-    clips = generator.sample(condition, list(seeds), options).frames  # (S, T, C, H, W)
+    clips = generator.animate(stills, list(seeds), options)  # (S, T, C, H, W)
     pixels = to_uint8(clips).expand(-1, -1, 3, -1, -1).movedim(2, -1).numpy()
     film: Pixels = np.concatenate(list(pixels), 2)
     write_video(out, film, frames_per_second)

@@ -8,7 +8,7 @@ stills start. All are answered clip by clip, averaged over each patient's clips,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models import plugin
-from models.clip import UNKNOWN, ClipBatch, spread, to_uint8
+from models.clip import ClipBatch, spread, to_uint8
 from models.generators import StillAnimator
 from models.motion import optical_flow
 from models.seeding import derive_seed, generator
@@ -123,15 +123,12 @@ def _build(kind: str, params: dict[str, Any], *checkpoint: Any) -> Any:
 def animate(animator: StillAnimator, clips: ClipBatch, sampling: Any, device: str = "cpu") -> Animated:
     """Clips through the autoencoder, and samples of their first frames: of S seeds, the same for every still."""
     real, many = clips.frames, len(SEEDS)
-    asked = clips.condition.take([row for row in range(len(clips)) for _ in SEEDS])
-    stills = real[:, :1].repeat_interleave(many, 0).expand(-1, real.shape[1], -1, -1, -1)
-    asked = replace(asked, masks=torch.full_like(asked.masks, UNKNOWN), reference=stills)
     rng = generator(derive_seed("animation", *clips.ids))
     on_device = real.to(device)
     return Animated(
         real, animator.reconstruct(on_device),
         animator.reconstruct(on_device.repeat_interleave(many, 0), rng).unflatten(0, (-1, many)),
-        animator.sample(asked, list(SEEDS) * len(clips), sampling, device).frames.unflatten(0, (-1, many)))
+        animator.animate(real[:, 0].repeat_interleave(many, 0), SEEDS * len(clips), sampling, device).unflatten(0, (-1, many)))
 
 
 def _measure(clips: Animated, near: dict[str, Nearness]) -> Numbers:

@@ -48,7 +48,11 @@ class ClipGenerator(Protocol):
 
 @runtime_checkable
 class StillAnimator(ClipGenerator, Protocol):
-    """A generator that animates stills, the references of its conditions, by a latent of what moves."""
+    """A generator that needs nothing but a still and draws what moves as a latent; `sample` has stills in `reference`."""
+
+    def animate(self, stills: Tensor, seeds: Sequence[int], sampling: Any, device: str = "cpu") -> Tensor:
+        """(B, C, H, W) in [-1, 1], shaped as the training clips' frames, and B seeds -> (B, T, C, H, W) on the CPU."""
+        ...
 
     def reconstruct(self, frames: Tensor, rng: torch.Generator | None = None) -> Tensor:
         """Clips (B, T, C, H, W) in [-1, 1] through encoder and decoder, on the CPU; frame 0 stays as it is.

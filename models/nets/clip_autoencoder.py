@@ -1,6 +1,6 @@
-"""LDDM's autoencoder: what moves in a clip as a small latent, and the clip again from its first frame and that latent.
+"""The autoencoder of LDDM and cINN: what moves in a clip as a small latent, and the clip again from first frame and latent.
 
-The paper calls the latent a grid in one sentence and feeds it to AdaIN, which wants a vector, in the next. Both are here:
+LDDM's paper calls the latent a grid in one sentence and feeds it to AdaIN, which wants a vector, in the next. Both are here:
 `grid`, a quarter of the frames and an eighth of the side, and `vector`, as in cINN, to whose code the paper's stage 1 is near.
 """
 

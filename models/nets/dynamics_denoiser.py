@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 
 import torch
@@ -12,14 +11,7 @@ from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from torch import Tensor, nn
 from torch.nn import functional
 
-
-class _FirstFrame(nn.Sequential):
-    """(B, C, H, W) -> (B, width, H / 8, W / 8), rounded up."""
-
-    def __init__(self, channels: int, width: int) -> None:
-        sizes = [channels, width // 4, width // 2, width]
-        super().__init__(*(part for before, after in itertools.pairwise(sizes) for part in (
-            nn.Conv2d(before, after, 3, 2, 1), nn.GroupNorm(4, after), nn.SiLU())))
+from models.nets.first_frame import FirstFrame
 
 
 class GridDenoiser(ModelMixin, ConfigMixin):
@@ -37,7 +29,7 @@ class GridDenoiser(ModelMixin, ConfigMixin):
     def __init__(self, latent: int = 4, frame_channels: int = 1, channels: Sequence[int] = (32, 64)) -> None:
         super().__init__()
         width = channels[0]
-        self.first = _FirstFrame(frame_channels, width)
+        self.first = FirstFrame(frame_channels, width)
         self.unet = UNet3DConditionModel(
             in_channels=latent + width, out_channels=latent, block_out_channels=tuple(channels), layers_per_block=1,
             norm_num_groups=8, cross_attention_dim=width, attention_head_dim=16,
@@ -67,7 +59,7 @@ class VectorDenoiser(ModelMixin, ConfigMixin):
     @register_to_config
     def __init__(self, latent: int = 64, frame_channels: int = 1, width: int = 128, depth: int = 4) -> None:
         super().__init__()
-        self.first = _FirstFrame(frame_channels, width)
+        self.first = FirstFrame(frame_channels, width)
         self.sinusoids, self.time = Timesteps(width, True, 0), TimestepEmbedding(width, width)
         self.start, self.out = nn.Linear(latent, width), nn.Linear(width, latent)
         self.norms = nn.ModuleList(nn.LayerNorm(width, elementwise_affine=False) for _ in range(depth))

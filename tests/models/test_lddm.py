@@ -88,10 +88,10 @@ def test_adain_gives_every_channel_its_own_statistics() -> None:
 
 def test_latents_are_standardised_on_the_training_clips(checkpoint: Checkpoint) -> None:
     fresh = build(Params.model_validate(checkpoint.params)).fit(clips(), Memory(), seed=0)
-    made = again(fresh)
-    latents = made._means(clips().read(range(len(clips()))).frames)
-    mean, std = made._statistics(latents)
-    flat = ((latents - mean) / std).transpose(0, 1).flatten(1)
+    dynamics = again(fresh).dynamics
+    latents = dynamics.encode(clips().read(range(len(clips()))).frames)
+    flat = dynamics.standardise(latents).transpose(0, 1).flatten(1)
+    torch.testing.assert_close(dynamics.restore(dynamics.standardise(latents)), latents)
     torch.testing.assert_close(flat.mean(1), torch.zeros(len(flat)), atol=1e-4, rtol=0)
     torch.testing.assert_close(flat.std(1, correction=0), torch.ones(len(flat)), atol=1e-3, rtol=0)
 
@@ -161,7 +161,7 @@ def test_ddpm_draws_from_a_gaussian_what_ddim_maps_to_one() -> None:
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    ({"reference": None}, "LDDM animates stills, but the conditions have none"),
+    ({"reference": None}, "this generator animates stills, but the conditions have none"),
     ({"reference": torch.zeros(1, FRAMES, 1, SIDE + 2, SIDE)}, r"stills have shape \[1, 18, 16\], but the checkpoint"),
 ])
 def test_what_cannot_be_animated_is_refused(checkpoint: Checkpoint, change: dict[str, Any], message: str) -> None:
