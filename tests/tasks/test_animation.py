@@ -17,7 +17,7 @@ from test_report import Page
 from torch import Tensor
 
 from models.critics import vae
-from models.generators import Checkpoint, StillAnimator
+from models.generators import Checkpoint
 from models.generators.lddm import Lddm, Params, build
 from models.nets.clip_autoencoder import ClipDecoder, ClipEncoder
 from models.nets.dynamics_denoiser import GridDenoiser
