@@ -28,9 +28,10 @@ LOG_VARIANCE = -8.0
 class ClipEncoder(ModelMixin, ConfigMixin):
     """A 3-D ResNet-18, two basic blocks at each of four levels, with group norm: batches are small.
 
-    It sees each frame and, beside it, that frame's change since the first one, which is what the latent has to say. Frames alone
-    hold the same, but hide a change of a twentieth of their own size: on lung ultrasound (341 clips of 8 frames of 32 x 32, 300
-    steps) reconstructions of held-out patients' clips were then no nearer than the repeated first frame, and 2.6 dB with it.
+    It sees each frame and, beside it, that frame's change since the first one, which is what the latent has to say. Frames
+    alone hold the same, but hide a change of a twentieth of their own size: on lung ultrasound (341 clips of 8 frames of 32 x
+    32, 300 steps) reconstructions of held-out patients' clips were then no nearer than the repeated first frame, and 2.6 dB
+    nearer with it.
 
     Args:
         channels: of a frame.
@@ -54,7 +55,7 @@ class ClipEncoder(ModelMixin, ConfigMixin):
         self.levels = nn.Sequential(*levels)
         last = nn.Conv3d(before, 2 * latent, 1) if mode == "grid" else nn.Linear(4 * before, 2 * latent)
         nn.init.zeros_(last.weight[latent:])
-        nn.init.constant_(last.bias[latent:], LOG_VARIANCE)
+        nn.init.constant_(last.get_parameter("bias")[latent:], LOG_VARIANCE)
         self.head = last if mode == "grid" else nn.Sequential(nn.AdaptiveAvgPool3d((1, 2, 2)), nn.Flatten(), last)
 
     def forward(self, clips: Tensor) -> tuple[Tensor, Tensor]:
