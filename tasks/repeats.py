@@ -79,11 +79,13 @@ def _mark(folder: Path) -> str:
 
 
 def pool(params: Params, folder: Path) -> dict[str, Any]:
-    """Write `repeats.json`: by training share {splits, means, comparisons, verdict}, of all repeats below `folder`.
+    """Write `repeats.json`: by training share {splits, learned, means, comparisons, verdict, animation}, of all repeats.
 
     `means[network][arm][metric]` and every comparison with the baseline have the mean over splits, a 95 % interval and, split
     by split, `values`; p is that of `tasks.statistics.resplit_mean`, corrected (Holm) over the arms and networks of a metric.
-    "pooled" is the mean over networks whose baseline has learned the task.
+    "pooled" is the mean over networks whose baseline has learned the task. `animation[set]` has, of sets whose generator
+    animates stills, the `margin` in dB by which reconstructions beat the repeated first frame, and how far apart `samples` of
+    one still and `reconstructions` of one clip are, as means over splits like the others.
 
     Raises:
         ValueError: if a repeat is missing.
@@ -119,7 +121,20 @@ def _share(params: Params, folder: Path, repeats: Sequence[Repeat]) -> dict[str,
         means.setdefault(network, {}).setdefault(arm, {})[metric] = _spread(given, ratio)
     compared = _compare(params.benchmark.baseline, values, ratio)
     return {"splits": splits, "learned": learned, "means": means, "comparisons": compared,
-            "verdict": _verdict(params, means, compared, metrics[0], learned)}
+            "verdict": _verdict(params, means, compared, metrics[0], learned),
+            "animation": _animation([folder / one.name / "control" for one in repeats], params, ratio)}
+
+
+def _animation(folders: Sequence[Path], params: Params, ratio: float) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name in params.samples:
+        files = [folder / name / "animation.json" for folder in folders]
+        if all(file.exists() for file in files):
+            every = [read_json(file) for file in files]
+            apart = [one["diversity"]["pixels"] for one in every]
+            found[name] = {"margin": _spread([one["reconstruction"]["psnr"]["margin"] for one in every], ratio),
+                           **{whose: _spread([one[whose] for one in apart], ratio) for whose in ("samples", "reconstructions")}}
+    return found
 
 
 def _counts(folder: Path) -> dict[str, int]:

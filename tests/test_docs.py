@@ -180,6 +180,43 @@ def temporal_table(study: Path) -> str:
     return "\n".join([*lines, "| real (90 % of them) | " + " | ".join(cells) + " |"])
 
 
+def repeats_sentences(study: Path) -> str:
+    """What every training share says."""
+    found = json.loads((study / "repeats.json").read_text())
+    return "\n".join(f"- {float(share):.0%} of the patients train, {len(one['splits'])} splits: {one['verdict']}"
+                     for share, one in found.items())
+
+
+def repeats_table(study: Path, networks: tuple[str, ...] = ()) -> str:
+    """Accuracy and macro F1 of every arm by training share, over random splits; of all networks, or of these."""
+    lines = ["| patients that train | network | training data | Accuracy [95 % CI] | Macro F1 [95 % CI] "
+             "| accuracy against real clips [95 % CI] | Holm p |", "|---" * 7 + "|"]
+    for share, one in json.loads((study / "repeats.json").read_text()).items():
+        for network, arms in one["means"].items():
+            for arm, cells in arms.items() if not networks or network in networks else ():
+                values = [f"{cell['mean']:.3f} [{cell['low']:.3f}, {cell['high']:.3f}]" for cell in
+                          (cells["accuracy"], cells["f1"])]
+                tested = next((row for row in one["comparisons"]
+                               if (row["network"], row["arm"], row["metric"]) == (network, arm, "accuracy")), None)
+                against = ([f"{tested['difference']:+.3f} [{tested['low']:+.3f}, {tested['high']:+.3f}]",
+                            f"{tested['p_holm']:.2g}"] if tested else ["the arm to beat", ""])
+                lines.append("| " + " | ".join([f"{float(share):.0%}", network, arm.replace("_", " + "), *values, *against])
+                             + " |")
+    return "\n".join(lines)
+
+
+def still_margins(study: Path) -> str:
+    """How well stills are animated, over the same splits."""
+    lines = ["| patients that train | set | reconstruction against repeated first frame, dB [95 % CI] "
+             "| samples of one still apart | reconstructions of one clip apart |", "|---" * 5 + "|"]
+    for share, one in json.loads((study / "repeats.json").read_text()).items():
+        for name, cells in one["animation"].items():
+            margin = cells["margin"]
+            lines.append(f"| {float(share):.0%} | {name} | {margin['mean']:+.2f} [{margin['low']:+.2f}, {margin['high']:+.2f}] "
+                         f"| {cells['samples']['mean']:.3f} | {cells['reconstructions']['mean']:.4f} |")
+    return "\n".join(lines)
+
+
 def planted_table(study: Path) -> str:
     """Of held-out patients' clips: what each filter drops of good and of planted ones."""
     found = json.loads((study / "planted.json").read_text())["good clips of"]["test"]
@@ -206,6 +243,10 @@ def results_page() -> str:
             control += [filters_table(study) + "\n", fidelity_table(study) + "\n"]
         if (study / "animation.json").exists():
             control.append(animation_table(study) + "\n")
+        if (study / "repeats.json").exists():
+            control.append("[Random splits](" + f"{study.name}/repeats.html), the whole line again on each; the rest of this "
+                           "section is about the first of them:\n")
+            control += [part(study) + "\n" for part in (repeats_sentences, repeats_table, still_margins)]
         if (study / "rounds.json").exists():
             control.append(frequency_table(study) + "\n")
         if (study / "planted.json").exists():
@@ -247,6 +288,12 @@ def test_the_readme_shows_what_conditions_and_filters_do() -> None:
 def test_the_readme_shows_the_studies_of_rare_classes(name: str) -> None:
     study, page = ROOT / "docs" / "results" / name, (ROOT / "README.md").read_text()
     for written in (frequency_table(study), rejection_sentence(study), temporal_table(study), results_table(study)):
+        assert written in page
+
+
+def test_the_readme_shows_the_study_of_stills() -> None:
+    study, page = ROOT / "docs" / "results" / "stills_study", (ROOT / "README.md").read_text()
+    for written in (repeats_sentences(study), repeats_table(study, ("pooled",)), still_margins(study)):
         assert written in page
 
 
