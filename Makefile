@@ -10,6 +10,7 @@ RAW_hippocampus := hippocampus
 RAW_hippocampus_volume := hippocampus
 RAW_lung := lung
 RAW_b_lines := lung
+RAW_stills := lung
 COPY_hippocampus := hippocampus_mri
 COPY_lung := lung_ultrasound
 RAW := $(RAW_$(DATA))

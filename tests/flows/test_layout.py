@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 from pathlib import Path
 
 import yaml
@@ -9,6 +11,7 @@ from typer.main import get_command
 
 from flows.__main__ import app
 from flows.layout import Layout
+from flows.repeat import line
 from tasks.params import Params
 
 ROOT = Path(__file__).parents[2]
@@ -40,6 +43,12 @@ def test_every_stage_is_a_command_of_its_own_name() -> None:
         words = stage.get("do", stage)["cmd"].split()
         assert words[:4] == ["python", "-m", "flows", name]
         assert name in commands
+
+
+def test_a_repeat_runs_every_stage() -> None:
+    calls = [node.func.id for node in ast.walk(ast.parse(inspect.getsource(line.fn)))
+             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+    assert set(calls) & set(STAGES) == set(STAGES)
 
 
 def test_every_parameter_belongs_to_a_stage() -> None:
