@@ -1,7 +1,7 @@
 """What moves in a clip, given its first frame, as a small latent: stage 1 of LDDM and of cINN.
 
-Both generators draw this latent for a still and decode it; they differ in nothing but the model that draws it. Trained with the
-same seed and parameters it has the same weights in both, bit for bit.
+Both generators draw this latent for a still and decode it; they differ in nothing but the model that draws it. With the same
+`seed` and parameters it has the same weights in both, bit for bit.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ class AutoencoderParams(BaseModel):
     perceptual: Perceptual | None = Field(None, description="adds a distance in a pretrained network's eyes")
     adversary: AdversaryParams | None = Field(None, description="adds cINN's discriminators")
     train: TrainParams
+    seed: int | None = Field(None, description="None: the generator's own, which differs from entry to entry; entries that "
+                             "give the same one, and equal parameters, have the same latent")
 
     @property
     def size(self) -> int:
@@ -81,6 +83,7 @@ class Dynamics:
             raise ValueError(f"animating stills needs clips of at least 2 frames of 16x16 pixels, but they have {frames} of "
                              f"{height}x{width}")
         wanted = self.params
+        seed = seed if wanted.seed is None else wanted.seed
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "autoencoder"))
             self.nets["encoder"] = ClipEncoder(channels, wanted.width, wanted.latent, wanted.size)

@@ -1,7 +1,7 @@
 """cINN: a still becomes a clip through a conditional normalising flow (Dorkenwald et al., CVPR 2021). A baseline.
 
-Stage 1 is LDDM's, weight for weight; stage 2 is a flow of the same latent where LDDM has a diffusion model. The flow is trained
-by exact likelihood, and a clip takes one pass through it, not twenty.
+Stage 1 is LDDM's, weight for weight where both entries give it the same `seed`; stage 2 is a flow of the same latent where LDDM
+has a diffusion model. The flow is trained by exact likelihood, and a clip takes one pass through it, not twenty.
 
 As in cINN's code, the flow learns draws from the autoencoder's posterior, which are what the decoder was trained on; LDDM
 learns the posterior's means. Theirs has a vector as latent, twenty couplings of eight times its width, and an autoencoder of
