@@ -41,9 +41,10 @@ def results_table(study: Path) -> str:
                 f"{tested['difference']:+.3f} [{tested['low']:+.3f}, {tested['high']:+.3f}]" if tested else "the arm to beat"
             )
             p = f"{tested['p_holm']:.2g}" if tested and tested["p_holm"] is not None else ""
+            sd = "n/a" if value["seed_sd"] is None else f"{value['seed_sd']:.3f}"
             lines.append(
                 f"| {network} | {arm.replace('_', ' ')} | {value['mean']:.3f} [{value['low']:.3f}, {value['high']:.3f}] "
-                f"| {value['seed_sd']:.3f} | {f'{beside:.1f}' if segmented else f'{beside:.3f}'} | {against} | {p} |"
+                f"| {sd} | {f'{beside:.1f}' if segmented else f'{beside:.3f}'} | {against} | {p} |"
             )
     return "\n".join(lines)
 
@@ -244,9 +245,9 @@ def results_page() -> str:
         if (study / "animation.json").exists():
             control.append(animation_table(study) + "\n")
         if (study / "repeats.json").exists():
-            control.append("[Random splits](" + f"{study.name}/repeats.html), the whole line again on each; the rest of this "
-                           "section is about the first of them:\n")
-            control += [part(study) + "\n" for part in (repeats_sentences, repeats_table, still_margins)]
+            control.append(f"All of the above is about one line of several. [Random splits]({study.name}/repeats.html), the "
+                           "whole line again on each:\n")
+            control += [repeats_table(study) + "\n", still_margins(study) + "\n"]
         if (study / "rounds.json").exists():
             control.append(frequency_table(study) + "\n")
         if (study / "planted.json").exists():
@@ -259,6 +260,9 @@ def results_page() -> str:
 
 
 def sentence(study: Path) -> str:
+    """What a run says in the end; of random splits, what each training share says."""
+    if (study / "repeats.json").exists():
+        return repeats_sentences(study)
     words: str = json.loads((study / "verdict.json").read_text())["sentence"]
     return words
 
@@ -293,7 +297,7 @@ def test_the_readme_shows_the_studies_of_rare_classes(name: str) -> None:
 
 def test_the_readme_shows_the_study_of_stills() -> None:
     study, page = ROOT / "docs" / "results" / "stills_study", (ROOT / "README.md").read_text()
-    for written in (repeats_sentences(study), repeats_table(study, ("pooled",)), still_margins(study)):
+    for written in (repeats_table(study, ("pooled",)), still_margins(study)):
         assert written in page
 
 
