@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import typer
 from prefect import flow
 
 from flows.artifacts import link
@@ -23,7 +24,9 @@ from tasks.repeats_page import repeats_page
 def repeat(params: Path, data: Layout, names: list[str]) -> Path | None:
     """Returns the page, or None while repeats that are not in `names` are missing."""
     tree = load_params(params)
-    for one in plan_repeats(tree, names):
+    plan = plan_repeats(tree, names)
+    for number, one in enumerate(plan, 1):
+        typer.echo(f"{one.name}, {number} of {len(plan)}")
         folder = Layout(data.repeats / one.name)
         line(write_params(params, one, folder.root), folder)
     if any(not is_done(data.repeats / one.name) for one in plan_repeats(tree)):
