@@ -85,7 +85,8 @@ def pool(params: Params, folder: Path) -> dict[str, Any]:
     by split, `values`; p is that of `tasks.statistics.resplit_mean`, corrected (Holm) over the arms and networks of a metric.
     "pooled" is the mean over networks whose baseline has learned the task. `animation[set]` has, of sets whose generator
     animates stills, the `margin` in dB by which reconstructions beat the repeated first frame, and how far apart `samples` of
-    one still and `reconstructions` of one clip are, as means over splits like the others.
+    one still and `reconstructions` of one clip are, as means over splits like the others; `nearer` and `more_varied` count the
+    splits whose own interval, over their held-out patients, says so.
 
     Raises:
         ValueError: if a repeat is missing.
@@ -131,8 +132,10 @@ def _animation(folders: Sequence[Path], params: Params, ratio: float) -> dict[st
         files = [folder / name / "animation.json" for folder in folders]
         if all(file.exists() for file in files):
             every = [read_json(file) for file in files]
-            apart = [one["diversity"]["pixels"] for one in every]
-            found[name] = {"margin": _spread([one["reconstruction"]["psnr"]["margin"] for one in every], ratio),
+            near, apart = ([one[what][of] for one in every] for what, of in (("reconstruction", "psnr"), ("diversity", "pixels")))
+            found[name] = {"margin": _spread([one["margin"] for one in near], ratio),
+                           "nearer": sum(one["excludes_0"] and one["margin"] > 0 for one in near),
+                           "more_varied": sum(one["excludes_0"] and one["difference"] > 0 for one in apart),
                            **{whose: _spread([one[whose] for one in apart], ratio) for whose in ("samples", "reconstructions")}}
     return found
 

@@ -46,9 +46,10 @@ def write_repeat(folder: Path, values: dict[tuple[str, str], float], test: int =
         {"network": network, "arm": "joint", "baseline": "real", "metric": name}
         for network in ("good", "idle") for name in METRICS])
     write_json(folder / "benchmark" / "verdict.json", {"sentence": ""})
-    apart = {"pixels": {"samples": 0.05, "reconstructions": 0.002}}
+    apart = {"pixels": {"samples": 0.05, "reconstructions": 0.002, "difference": 0.048, "excludes_0": True}}
+    margin = {"margin": 10 * values["good", "real"], "excludes_0": values["good", "real"] > 0.7}
     write_json(folder / "control" / "sfvd" / "animation.json", {
-        "reconstruction": {"psnr": {"margin": 10 * values["good", "real"]}}, "diversity": apart})
+        "reconstruction": {"psnr": margin}, "diversity": apart})
     (folder / "params.yaml").write_text("seed: 0\n")
     (folder / "prepared" / "manifest.parquet").write_bytes(b"clips")
     finish(folder)
@@ -125,6 +126,7 @@ def test_arms_are_compared_split_by_split_over_networks_that_learned(tmp_path: P
     assert "3 of 3 splits" in found["verdict"]
     of_set = found["animation"]["sfvd"]
     assert of_set["margin"]["values"] == [10 * value for value in base] and set(found["animation"]) == {"sfvd"}
+    assert (of_set["nearer"], of_set["more_varied"]) == (2, 3)
     assert (of_set["samples"]["low"], of_set["samples"]["high"]) == pytest.approx((0.05, 0.05))
     page = repeats_page(tree, {"0.7": found}, tmp_path).read_text()
     assert "samples apart" in page
