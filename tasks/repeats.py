@@ -132,7 +132,7 @@ def _animation(folders: Sequence[Path], params: Params, ratio: float) -> dict[st
         files = [folder / name / "animation.json" for folder in folders]
         if all(file.exists() for file in files):
             every = [read_json(file) for file in files]
-            near, apart = ([one[what][of] for one in every] for what, of in (("reconstruction", "psnr"), ("diversity", "pixels")))
+            near, apart = [one["reconstruction"]["psnr"] for one in every], [one["diversity"]["pixels"] for one in every]
             found[name] = {"margin": _spread([one["margin"] for one in near], ratio),
                            "nearer": sum(one["excludes_0"] and one["margin"] > 0 for one in near),
                            "more_varied": sum(one["excludes_0"] and one["difference"] > 0 for one in apart),
