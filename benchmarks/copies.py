@@ -2,7 +2,8 @@
 
     python benchmarks/copies.py data --out docs/results/copies_lung.json
 
-Reads the prepared clips of a finished run. Training clips are copied and altered, held-out patients' clips are what nobody copied.
+Reads the prepared clips of a finished run. Training clips are copied and altered; held-out patients' clips are what nobody
+copied.
 """
 
 from __future__ import annotations
@@ -72,7 +73,8 @@ ALTERED: dict[str, Alter] = {
 }
 
 
-def recall(training: Clip, held_out: Clip, patients: list[str], copied: list[int], false_alarms: float = 0.01) -> dict[str, Any]:
+def recall(training: Clip, held_out: Clip, patients: list[str], copied: list[int],
+           false_alarms: float = 0.01) -> dict[str, Any]:
     """{"threshold", "false_alarms", "left_out", "held_out_clips", "found": {kind: {found, of, share, low, high}}}.
 
     Args:

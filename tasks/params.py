@@ -243,7 +243,7 @@ class Params(Section):
     samples: dict[str, SampleParams]
     filters: dict[str, Entry] = Field(description="the chain, in order")
     control: ControlParams
-    audit: AuditParams = Field(default_factory=AuditParams)
+    audit: AuditParams = Field(default_factory=lambda: AuditParams.model_validate({}))
     benchmark: BenchmarkParams
     release: ReleaseParams
     repeats: RepeatParams | None = Field(None, description="other splits of the patients; `dvc repro` does not look at it")

@@ -62,8 +62,8 @@ class Nearest:
 def pictures(frames: NDArray[np.uint8]) -> Tensor:
     """(N, T, H, W, C) uint8 -> (N, T, h, w) float32, grey, at most `LARGEST` pixels along a side."""
     grey = torch.from_numpy(frames).to(torch.float32).mean(-1)
-    size = tuple(min(side, LARGEST) for side in grey.shape[-2:])
-    return functional.adaptive_avg_pool2d(grey, size) if size != grey.shape[-2:] else grey
+    size = (min(grey.shape[-2], LARGEST), min(grey.shape[-1], LARGEST))
+    return functional.adaptive_avg_pool2d(grey, size)
 
 
 def details(seen: Tensor) -> Tensor:
