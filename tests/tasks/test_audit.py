@@ -123,7 +123,7 @@ def stored(path: Path, ids: list[str], frames: np.ndarray, pixels: bool = True) 
 
 def a_set(root: Path, training: np.ndarray, held_out: np.ndarray, made: np.ndarray, of: list[int],
           given: bool) -> tuple[Path, Path, Path, Path, Path]:
-    """Folders, as `audit` takes them, of a set whose clip i was asked for with training clip of[i], `given` its pixels or not."""
+    """A set as `audit` takes it; clip i was asked for with training clip of[i], whose pixels were `given` or not."""
     real = np.concatenate([training, held_out])
     ids = [f"{row:032x}" for row in range(len(real))]
     stored(root / "prepared" / "clips.zarr", ids, real)
