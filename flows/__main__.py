@@ -97,6 +97,15 @@ def control(name: str, params: ParamsPath = PARAMS, data: DataPath = DATA) -> No
 
 
 @app.command(rich_help_panel=stages)
+def audit(name: str, params: ParamsPath = PARAMS, data: DataPath = DATA) -> None:
+    """Ask of every clip of one synthetic set whether it is a near copy of a training clip."""
+    from flows.curate import audit as flow
+    from flows.server import run_linked
+
+    run_linked(flow, params=params, data=Layout(data), name=name)
+
+
+@app.command(rich_help_panel=stages)
 def benchmark(params: ParamsPath = PARAMS, data: DataPath = DATA) -> None:
     """Train every arm on every seed and test it on held-out patients."""
     from flows.prove import benchmark as flow

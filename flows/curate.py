@@ -1,5 +1,5 @@
 """Score a synthetic set shard by shard, then let the filters decide in order; measure whether it looks real and as
-asked, and how well its generator animates stills, if it does."""
+asked, how well its generator animates stills, if it does, and whether it copies training clips."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from flows.layout import Layout
 from flows.steps import device, score_shard
 from tasks.animation import animation
 from tasks.appearance import look
+from tasks.audit import audit as compare
 from tasks.control import control as measure
 from tasks.curate import clear_evidence, run_chain, shards_of
 from tasks.fidelity import fidelity
@@ -55,4 +56,14 @@ def control(params: Path, data: Layout, name: str) -> dict[str, Any]:
         moved = animation(tree.control, own.sampling, data.prepared, data.checkpoint(own.generator), data.critics, out, where)
     shown = {what: numbers["value"] for what, numbers in (found | seen).items()}
     counts(f"control-{name}", shown | moved.get("sentences", {}))
+    return found
+
+
+@flow(name="audit", flow_run_name="audit {name}")
+def audit(params: Path, data: Layout, name: str) -> dict[str, Any]:
+    tree = load_params(params)
+    own = entry(tree.samples, name, "samples")
+    checkpoint = data.checkpoint(own.generator)
+    found = compare(tree.audit, data.prepared, data.conditions, checkpoint, data.clips / name, data.audit / name)
+    counts(f"audit-{name}", found)
     return found

@@ -40,6 +40,10 @@ class Layout:
         return self.root / "control"
 
     @property
+    def audit(self) -> Path:
+        return self.root / "audit"
+
+    @property
     def benchmark(self) -> Path:
         return self.root / "benchmark"
 

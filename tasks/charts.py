@@ -43,6 +43,22 @@ def histogram(kept: Sequence[float], dropped: Sequence[float], limits: Sequence[
     return _svg(figure, alt)
 
 
+def beside(series: Mapping[str, Sequence[float]], limit: float, label: str, alt: str) -> str:
+    """Outlined histograms over each other in common bins, of at most two groups, with a line at the limit."""
+    figure, axes = _axes(4.6, 2.1)
+    values = np.concatenate([np.asarray(one, np.float64) for one in series.values()] + [np.array([limit])])
+    spread = float(np.ptp(values)) or 1.0
+    bins = np.linspace(values.min() - 0.02 * spread, values.max() + 0.02 * spread, 25)
+    for colour, (name, one) in zip((DROP, ACCENT), series.items(), strict=False):
+        axes.hist(one, bins=bins.tolist(), histtype="step", linewidth=1.6, color=colour, label=_plain(name))
+    axes.axvline(limit, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+    axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc="upper left", bbox_to_anchor=(0, 1.22), ncols=2)
+    axes.set_xlabel(label, color=INK)
+    axes.set_ylabel("clips", color=INK)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    return _svg(figure, alt)
+
+
 def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], alt: str, log: bool = False) -> str:
     """Losses as lines of (steps, values); a single one has the page's accent, several have a legend."""
     figure, axes = _axes(4.6, 2.3)

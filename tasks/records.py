@@ -107,6 +107,33 @@ class ProvenanceRecord:
 
 
 @dataclass(frozen=True)
+class AuditRecord:
+    """What one synthetic clip looks like among real ones: `audit.parquet`. Similarities are correlations, 1 for a copy.
+
+    Attributes:
+        nearest, patient: the likest training clip that this one may be called a copy of, and whose it is; None without any.
+        similarity: to that clip.
+        held_out, held_out_similarity: the likest clip of a patient that nothing was trained on.
+        ratio: distance to the training clip over distance to the held-out one; below 1 the training clip is nearer.
+        own_similarity: to the likest training clip behind its own condition (same patients and near-duplicates of them).
+        own_after_first: the same without the synthetic clip's first frame, which a clip made of a still has from its condition.
+        near_copy: whether `similarity` is one that held-out clips do not reach.
+    """
+
+    clip_id: str
+    condition_id: str
+    nearest: str | None
+    patient: str | None
+    similarity: float | None
+    held_out: str | None
+    held_out_similarity: float | None
+    ratio: float | None
+    own_similarity: float | None
+    own_after_first: float | None
+    near_copy: bool
+
+
+@dataclass(frozen=True)
 class ScoreRecord:
     """One filter's number for one clip: `scores.parquet`."""
 

@@ -24,14 +24,14 @@ from tasks.account import (
     read_filters,
     read_sources,
 )
-from tasks.charts import curves, histogram, smooth, whiskers
+from tasks.charts import beside, curves, histogram, smooth, whiskers
 from tasks.checkpoints import checkpoint_digest
 from tasks.condition import STORE
 from tasks.fingerprint import code_digest
 from tasks.pages import pages
 from tasks.params import Params
 from tasks.pictures import PALETTE
-from tasks.records import ConditionRecord
+from tasks.records import AuditRecord, ConditionRecord
 from tasks.store import ClipStore
 from tasks.tables import atomic_write, read_json, read_table
 
@@ -89,6 +89,8 @@ def report(params: Params, data: Path, out: Path) -> Path:
         fidelity=_numbers(params, data / "control", "fidelity.json"),
         animation=[(name, change, numbers, _animated(data / "control" / name / "animation.webp", name))
                    for name, change, numbers in _numbers(params, data / "control", "animation.json")],
+        audits=[(name, change, numbers, *_audited(data / "audit" / name, name, numbers))
+                for name, change, numbers in _numbers(params, data / "audit", "audit.json")],
         rounds=_numbers(params, data / "clips", "rounds.json"),
         frequencies=_frequencies(released["counts"]) if released else [],
         kept=gallery.kept(shown),
@@ -126,6 +128,19 @@ def _numbers(params: Params, folder: Path, file: str) -> list[tuple[str, str, di
 def _animated(path: Path, name: str) -> gallery.Picture | None:
     alt = f"held-out clips, their reconstructions and samples of their first frames, set {name}"
     return gallery.stored(path, alt, f"set {name}: held-out clips, a row each") if path.exists() else None
+
+
+def _audited(folder: Path, name: str, numbers: dict[str, Any]) -> tuple[Markup, gallery.Picture]:
+    """How like real clips a set's clips are, as a chart, and the pairs most alike."""
+    rows = read_table(folder / "audit.parquet", AuditRecord)
+    series = {"nearest training clip": [row.similarity for row in rows if row.similarity is not None],
+              "nearest held-out clip": [row.held_out_similarity for row in rows if row.held_out_similarity is not None]}
+    alt = f"{name}: similarity of {len(rows)} synthetic clips to their nearest training and held-out clips"
+    label = "correlation, 1 for a copy; broken line: near copies from here on"
+    chart = beside(series, numbers["threshold"]["value"], label, alt)
+    pairs = gallery.stored(folder / "audit.webp", f"synthetic clips of set {name} beside the training clips most like them",
+                           f"set {name}: the pairs most alike", "each pair: synthetic, then training clip")
+    return Markup(chart), pairs
 
 
 def _frequencies(counts: dict[str, Any]) -> list[tuple[str, int, float, int, float]]:

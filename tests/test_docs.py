@@ -232,6 +232,17 @@ def planted_table(study: Path) -> str:
     return "\n".join(lines)
 
 
+def copies_table(study: Path) -> str:
+    """Exact and altered copies of training clips among held-out patients' clips: how many the audit finds."""
+    found = json.loads((study / "copies.json").read_text())
+    lines = ["| copies of training clips | found | recall [95 % CI] |", "|---|---|---|"]
+    lines += [f"| {kind} | {one['found']} of {one['of']} | {one['share']:.2f} [{one['low']:.2f}, {one['high']:.2f}] |"
+              for kind, one in found["found"].items()]
+    unseen = "" if found["left_out"] is None else f" ({found['left_out']:.3f} for a patient the threshold has not seen)"
+    return "\n".join([*lines, f"| false alarms among {found['held_out_clips']} clips of {found['held_out_patients']} held-out "
+                      f"patients | {found['false_alarms']:.3f}{unseen} | |"])
+
+
 def results_page() -> str:
     """Every committed run: its sentence, its table and how many patients, clips and seeds are behind them."""
     intervals = ("Intervals are 95 %: of means over held-out patients, of differences over patients and trainings; "
@@ -256,6 +267,9 @@ def results_page() -> str:
         if (study / "planted.json").exists():
             control.append("Planted among clips of held-out patients (`python benchmarks/planted.py`):\n")
             control.append(planted_table(study) + "\n")
+        if (study / "copies.json").exists():
+            control.append("Copies planted for the audit (`python benchmarks/copies.py`):\n")
+            control.append(copies_table(study) + "\n")
         parts += [f"## {study.name}\n", sentence(study) + "\n", results_table(study) + "\n", *control,
                   f"{counts['patients']} test patients, {counts['clips']} test clips, {counts['seeds']} seeds. "
                   f"[The run's report]({study.name}/report.html), [its parameters]({study.name}/params.yaml).\n"]
@@ -317,6 +331,15 @@ def test_a_run_that_animates_stills_says_so(tmp_path: Path) -> None:
         "| reconstruction | psnr | reconstruction | 21.0000 | repeated first frame | 20.5000 | +0.5000 [-0.2500, +0.5000] |",
         "| diversity | pixels | samples | 0.0200 | reconstructions | 0.0100 | +0.0100 |",
         "| motion | frame change | samples | 0.1000 | real clips | 0.2000 | -0.1000 [-0.2500, +0.5000] |"]
+
+
+def test_a_run_with_planted_copies_says_how_many_are_found(tmp_path: Path) -> None:
+    (tmp_path / "copies.json").write_text(json.dumps({
+        "held_out_clips": 84, "held_out_patients": 5, "false_alarms": 0.0, "left_out": 0.25,
+        "found": {"exact": {"found": 39, "of": 40, "share": 0.975, "low": 0.87, "high": 1.0}}}))
+    assert copies_table(tmp_path).splitlines()[2:] == [
+        "| exact | 39 of 40 | 0.97 [0.87, 1.00] |",
+        "| false alarms among 84 clips of 5 held-out patients | 0.000 (0.250 for a patient the threshold has not seen) | |"]
 
 
 def test_every_local_link_and_picture_exists() -> None:

@@ -1,0 +1,258 @@
+"""The audit finds planted copies and accuses nobody else, keeps a condition's own clip apart, and holds a release back."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_line
+import torch
+from torch import Tensor
+
+from benchmarks.copies import ALTERED, recall
+from models.clip import UNKNOWN
+from tasks import audit as module
+from tasks.audit import audit, share_of
+from tasks.metrics.copies import (
+    Question,
+    details,
+    distance_ratio,
+    left_out_alarms,
+    nearest,
+    pictures,
+    threshold_of,
+    views,
+)
+from tasks.params import AuditParams
+from tasks.readers.phantom import Params, simulate
+from tasks.records import AuditRecord, ClipRecord, ConditionRecord, ProvenanceRecord
+from tasks.release import release
+from tasks.store import ArraySpec, ClipStore
+from tasks.tables import read_json, read_table, write_table
+
+TRAINING, HELD_OUT, FRAMES = 12, 12, 4
+
+
+def recordings(patients: range, clips: int = 2) -> np.ndarray:
+    params = Params.model_validate({"frames": FRAMES, "size": (40, 40)})
+    return np.stack([simulate(params, patient, clip).frames for patient in patients for clip in range(clips)])
+
+
+@pytest.fixture(scope="module")
+def training() -> np.ndarray:
+    return recordings(range(TRAINING))
+
+
+@pytest.fixture(scope="module")
+def held_out() -> np.ndarray:
+    return recordings(range(50, 50 + HELD_OUT))
+
+
+def test_planted_copies_are_found(training: np.ndarray, held_out: np.ndarray) -> None:
+    """Recall of 0.95 at 1 % false alarms, exact and altered in every way."""
+    patients = [str(row // 2) for row in range(len(held_out))]
+    found = recall(training, held_out, patients, list(range(0, len(training), 2)))
+    assert found["false_alarms"] <= 0.01
+    hits = sum(one["found"] for one in found["found"].values())
+    assert hits >= 0.95 * sum(one["of"] for one in found["found"].values()), found
+    for kind in ALTERED:
+        assert found["found"][kind]["share"] >= 0.9, kind
+    assert found["found"]["exact"]["share"] == 1
+
+
+def test_nearest_is_what_a_loop_over_pairs_finds(monkeypatch: pytest.MonkeyPatch, training: np.ndarray) -> None:
+    """Blocks, questions and frames; the second look is switched off, since it only ever raises what the first one found."""
+    monkeypatch.setattr("tasks.metrics.copies.ROUNDS", 0)
+    known, asked = training[:6], ALTERED["cropped to 0.9"](training[8], np.random.default_rng(0))
+    queries = details(pictures(np.stack([training[3], asked, training[1]])))
+    allowed = torch.tensor([[True] * 6, [True, False] * 3, [False] * 6])
+    found = nearest(queries, 6, lambda rows: pictures(known[list(rows)]), [Question(allowed), Question(allowed, 2)], block=4)
+    seen = views(pictures(known)[:, ::2])
+    for first, one in zip((0, 2), found, strict=True):
+        for row in range(2):
+            alike = {other: max(float(a @ b) for a in queries[row, first:] for b in seen[other].flatten(0, 1))
+                     for other in range(6) if allowed[row, other]}
+            best = max(alike, key=lambda other: alike[other])
+            assert (int(one.row[row]), pytest.approx(alike[best], abs=1e-4)) == (best, float(one.similarity[row]))
+        assert torch.isnan(one.similarity[2]) and one.row[2] == -1
+
+
+def test_a_second_look_never_takes_similarity_away(training: np.ndarray) -> None:
+    cropped = np.stack([ALTERED["cropped to 0.75"](clip, np.random.default_rng(row)) for row, clip in enumerate(training[:4])])
+    queries = details(pictures(cropped))
+    everyone = Question(torch.ones(4, 4, dtype=torch.bool))
+    (found,) = nearest(queries, 4, lambda rows: pictures(training[list(rows)]), [everyone])
+    coarse = (queries.flatten(0, 1) @ views(pictures(training[:4])[:, ::2]).flatten(0, 2).T).view(4, -1).amax(1)
+    assert (found.similarity >= coarse - 1e-5).all() and found.similarity.mean() > coarse.mean() + 0.02
+
+
+def test_thresholds_and_ratios_by_hand() -> None:
+    values = np.arange(200) / 200
+    assert (values >= threshold_of(values, 0.01)).mean() == 0.005
+    assert not (values[:50] >= threshold_of(values[:50], 0.01)).any()
+    assert left_out_alarms(np.array([0.1, 0.2, 0.9, 0.15]), ["a", "a", "b", "b"], 0.01) == 0.25
+    assert left_out_alarms(values, ["one"] * 200, 0.01) is None
+    assert distance_ratio(np.array([1.0, 0.5, -1.0]), np.array([1.0, -1.0, 1.0])).tolist() == pytest.approx([1, 0.5, 2e6])
+
+
+def audited(copies: list[bool], conditions: list[str]) -> list[AuditRecord]:
+    return [AuditRecord(str(row), condition, "a", "p", 0.5, "b", 0.5, 1.0, None, None, copy)
+            for row, (copy, condition) in enumerate(zip(copies, conditions, strict=True))]
+
+
+def test_the_interval_is_over_conditions() -> None:
+    copies = [True] * 20 + [False] * 60
+    alone = share_of(audited(copies, [str(row) for row in range(80)]))
+    together = share_of(audited(copies, [str(row // 20) for row in range(80)]))
+    assert alone["value"] == together["value"] == 0.25 and together["conditions"] == 4
+    assert together["high"] - together["low"] > 2 * (alone["high"] - alone["low"])
+    none = share_of(audited([False] * 80, [str(row // 20) for row in range(80)]))
+    assert none["low"] == 0 and 0.3 < none["high"] < 0.6  # none of four conditions is no proof of none
+
+
+def stored(path: Path, ids: list[str], frames: np.ndarray, pixels: bool = True) -> None:
+    arrays = {"masks": np.full(frames.shape[:4], UNKNOWN, np.uint8), **({"frames": frames} if pixels else {})}
+    store = ClipStore.create(path, {name: ArraySpec(one.shape[1:], "uint8") for name, one in arrays.items()}, 64, "f")
+    store.write_shard(0, ids, arrays)
+    store.finish(len(ids))
+
+
+def a_set(root: Path, training: np.ndarray, held_out: np.ndarray, made: np.ndarray, of: list[int],
+          given: bool) -> tuple[Path, Path, Path, Path, Path]:
+    """A set as `audit` takes it; clip i was asked for with training clip of[i], whose pixels were `given` or not."""
+    real = np.concatenate([training, held_out])
+    ids = [f"{row:032x}" for row in range(len(real))]
+    stored(root / "prepared" / "clips.zarr", ids, real)
+    records = [ClipRecord(one, f"patient{row // 2}", f"{row:064x}", 0, 1, None, "", False, row // 2,
+                          "train" if row < len(training) else "test") for row, one in enumerate(ids)]
+    write_table(root / "prepared" / "manifest.parquet", records, ClipRecord)
+    bank = [ConditionRecord(f"condition{row}", [records[row].patient], [ids[row]], None, "") for row in range(len(training))]
+    write_table(root / "conditions" / "conditions.parquet", bank, ConditionRecord)
+    stored(root / "conditions" / "bank.zarr", ids[: len(training)], training, given)
+    names = [f"made{row}" for row in range(len(made))]
+    stored(root / "clips" / "clips.zarr", names, made)
+    asked = '{"use": ["image"]}'
+    made_of = [ProvenanceRecord(name, None, "", "d", "g", "c", f"condition{row}", bank[row].patients, 0, 0, asked, "{}", "p")
+               for name, row in zip(names, of, strict=True)]
+    write_table(root / "clips" / "provenance.parquet", made_of, ProvenanceRecord)
+    return root / "prepared", root / "conditions", root / "checkpoint", root / "clips", root / "audit"
+
+
+def test_copies_are_named_and_others_are_not(tmp_path: Path, training: np.ndarray, held_out: np.ndarray) -> None:
+    """Two clips of four copy a training clip that they were not asked for with; two are of people who are in no split."""
+    made = np.concatenate([training[[4, 9]][:, :, :, ::-1], recordings(range(90, 92), 1)])
+    folders = a_set(tmp_path, training, held_out, made, [0, 2, 14, 16], given=True)
+    found = audit(AuditParams(), *folders)
+    rows = read_table(folders[-1] / "audit.parquet", AuditRecord)
+    assert [row.near_copy for row in rows] == [True, True, False, False]
+    assert [(row.nearest, row.patient) for row in rows[:2]] == [(f"{4:032x}", "patient2"), (f"{9:032x}", "patient4")]
+    assert all(row.ratio is not None and row.ratio < 0.1 for row in rows[:2])
+    assert rows[0].similarity == pytest.approx(1, abs=1e-3)
+    assert (found["share"]["copies"], found["share"]["value"]) == (2, 0.5) and found["threshold"]["rough"]
+    assert found["ratio"]["chance"] == pytest.approx(22 / 46)  # the condition's own patient has two clips
+    assert found == read_json(folders[-1] / "audit.json") and (folders[-1] / "audit.webp").stat().st_size > 0
+    assert "2 of 4 synthetic clips (50.0 %" in found["sentence"] and "the threshold is rough" in found["sentence"]
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_a_clip_may_show_its_own_condition_if_that_was_given(tmp_path: Path, training: np.ndarray, held_out: np.ndarray,
+                                                             given: bool) -> None:
+    """A still's first frame, then a stranger's: told to where pixels were given, memory where they were not."""
+    made = recordings(range(95, 97), 1)
+    made[:, 0] = training[[2, 6], 0]
+    found = audit(AuditParams(), *a_set(tmp_path, training, held_out, made, [2, 6], given))
+    assert found["own"]["given"] == given and found["own"]["share"] == 1 and found["own"]["share_after_first"] == 0
+    assert found["share"]["copies"] == (0 if given else 2)
+
+
+@pytest.fixture(scope="module")
+def line(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    data = tmp_path_factory.mktemp("line")
+    tiny_line.build(data, tiny_line.params())
+    return data
+
+
+def released(data: Path, params: AuditParams) -> dict[str, Any]:
+    tree = tiny_line.params()
+    folders = (data / name for name in ("prepared", "clips", "decisions", "audit", "benchmark", "release"))
+    return release(tree.release, tree.dataset, params, *folders)
+
+
+def planted(line: Path, data: Path, copies: int) -> Path:
+    """The tiny line, so many of whose released clips the audit calls near copies."""
+    shutil.copytree(line, data)
+    table = data / "audit" / "sfvd" / "audit.parquet"
+    near = tiny_line.KEPT[:copies]
+    rows = read_table(table, AuditRecord)
+    write_table(table, [replace(one, near_copy=row in near) for row, one in enumerate(rows)], AuditRecord)
+    return data
+
+
+def test_a_release_of_copies_is_refused_in_one_line(line: Path, tmp_path: Path) -> None:
+    data = planted(line, tmp_path / "data", 2)
+    message = r"2 of 7 accepted clips of 'sfvd' \(28\.6%\) .*audit\.most \(5\.0%\).*audit\.refuse: false"
+    with pytest.raises(ValueError, match=message) as caught:
+        released(data, AuditParams())
+    assert "\n" not in str(caught.value) and not (data / "release" / "release.json").exists()
+
+
+def test_a_release_of_copies_that_was_wanted_says_so(line: Path, tmp_path: Path) -> None:
+    data = planted(line, tmp_path / "data", 2)
+    facts = released(data, AuditParams(refuse=False))
+    assert facts["audit"]["above_most"] and (facts["audit"]["copies"], facts["audit"]["clips"]) == (2, 7)
+    card = (data / "release" / "README.md").read_text()
+    assert "released all the same, as `audit.refuse: false` asked" in card and "2 (28.6 %" in card
+    kept = read_table(data / "release" / "audit.parquet", AuditRecord)
+    assert [one.near_copy for one in kept] == [True] * 2 + [False] * 5
+
+
+def test_a_release_without_copies_or_with_few_is_made(line: Path, tmp_path: Path) -> None:
+    facts = released(planted(line, tmp_path / "data", 1), AuditParams(most=1 / 7))
+    assert not facts["audit"]["above_most"]
+    assert "released all the same" not in (tmp_path / "data" / "release" / "README.md").read_text()
+
+
+def test_an_audit_of_other_clips_is_refused(line: Path, tmp_path: Path) -> None:
+    shutil.copytree(line, tmp_path / "data")
+    shutil.copytree(line / "audit" / "no_consistency", tmp_path / "data" / "audit" / "sfvd", dirs_exist_ok=True)
+    with pytest.raises(ValueError, match="other clips than the set has; run `cinefab audit sfvd` again"):
+        released(tmp_path / "data", AuditParams(most=1.0))
+
+
+def test_the_split_guard_comes_before_the_audit(line: Path, tmp_path: Path) -> None:
+    """A synthetic clip inherits its condition's patients; one of a held-out patient is refused, whatever the audit allows."""
+    shutil.copytree(line, tmp_path / "data")
+    table = tmp_path / "data" / "clips" / "sfvd" / "provenance.parquet"
+    rows = read_table(table, ProvenanceRecord)
+    bank = read_table(line / "conditions" / "conditions.parquet", ConditionRecord)
+    patients = {one.condition_id: one.patients for one in bank}
+    assert all(row.patients == patients[row.condition_id] for row in rows)
+    write_table(table, [replace(rows[0], patients=[*rows[0].patients, "patient09"]), *rows[1:]], ProvenanceRecord)
+    with pytest.raises(ValueError, match="is of patient 'patient09', who is in the test split"):
+        released(tmp_path / "data", AuditParams(refuse=False))
+
+
+def test_without_held_out_clips_there_is_one_clear_line(tmp_path: Path, training: np.ndarray) -> None:
+    folders = a_set(tmp_path, training, training[:0], training[:1], [0], given=False)
+    with pytest.raises(ValueError, match="24 training and 0 held-out clips; it needs some of both"):
+        audit(AuditParams(), *folders)
+
+
+def test_a_picture_without_detail_is_like_nothing() -> None:
+    flat = pictures(np.full((1, FRAMES, 80, 96, 1), 90, np.uint8))
+    assert flat.shape == (1, FRAMES, 64, 64) and not details(flat).any()
+
+
+def test_memory_is_read_in_blocks(training: np.ndarray) -> None:
+    asked: list[int] = []
+
+    def read(rows: Any) -> Tensor:
+        asked.append(len(rows))
+        return pictures(training[list(rows)])
+
+    nearest(details(pictures(training[:2])), len(training), read, [Question(torch.ones(2, len(training), dtype=torch.bool))], 4)
+    assert max(asked) <= 8 and module.READ_TOGETHER < 64
