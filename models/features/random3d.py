@@ -16,8 +16,8 @@ from models.seeding import generator
 
 CRITIC = None
 SIDE, SEED, WIDTHS, SCALE = 64, 0, (8, 16, 24), 10
-"""Pixels that frames are resized to, the seed of the weights, channels by level (features are all of them, 48), and what features
-are multiplied with to be about 1: KID's kernel is all but linear in smaller ones."""
+"""Pixels that frames are resized to, the seed of the weights, channels by level (features are all of them, 48), and what
+features are multiplied with to be about 1: KID's kernel is all but linear in smaller ones."""
 
 
 class Params(BaseModel):
