@@ -44,6 +44,11 @@ class Layout:
         return self.root / "audit"
 
     @property
+    def features(self) -> Path:
+        """What frozen networks saw, by content: no stage's output, and safe to delete."""
+        return self.root / "features"
+
+    @property
     def benchmark(self) -> Path:
         return self.root / "benchmark"
 

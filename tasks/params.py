@@ -95,6 +95,17 @@ class ControlParams(Section):
     perceptual: Path | None = Field(
         None, description="a transformers image model: how near reconstructions are, of sets whose generator animates stills"
     )
+    features: list[Entry] | None = Field(
+        None, description="extractors, modules of models.features, that distances between sets are measured in; "
+        "None: the critic of `vae`, if there is one, and random3d"
+    )
+
+    @property
+    def extractors(self) -> list[Entry]:
+        """`features`, or what stands for them."""
+        if self.features is not None:
+            return self.features
+        return [*([{"kind": "vae", "critic": self.vae}] if self.vae else []), {"kind": "random3d"}]
 
 
 class AuditParams(Section):
@@ -276,6 +287,14 @@ class Params(Section):
             critic = getattr(self.control, kind)
             if critic is not None and self.critics.get(critic, {}).get("kind") != kind:
                 raise ValueError(f"control.{kind}: {critic!r} is not an entry of critics of kind {kind}")
+        for entry in self.control.extractors:
+            own = plugin.params("models.features", entry)
+            wanted = plugin.load("models.features", entry["kind"]).CRITIC
+            if wanted is not None and self.critics.get(entry["critic"], {}).get("kind") != wanted:
+                raise ValueError(f"control.features: {entry['critic']!r} is not an entry of critics of kind {wanted}")
+            for folder in pretrained_folders(own):
+                if not folder.is_dir():
+                    raise ValueError(f"control.features: {folder} is no folder; put the pretrained weights there")
         for folder in pretrained_folders(self.control):
             if not folder.is_dir():
                 raise ValueError(f"control.perceptual: {folder} is no folder; put the pretrained weights there")

@@ -87,6 +87,7 @@ def report(params: Params, data: Path, out: Path) -> Path:
                   for filtered, one in measured["filters"].items()],
         appearance=_numbers(params, data / "control", "appearance.json"),
         fidelity=_numbers(params, data / "control", "fidelity.json"),
+        distribution=_numbers(params, data / "control", "distribution.json"),
         animation=[(name, change, numbers, _animated(data / "control" / name / "animation.webp", name))
                    for name, change, numbers in _numbers(params, data / "control", "animation.json")],
         audits=[(name, change, numbers, *_audited(data / "audit" / name, name, numbers))

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tasks.account import interval
+
 ROOT = Path(__file__).parent.parent
 STUDIES = sorted(path for path in (ROOT / "docs" / "results").glob("*") if path.is_dir())
 
@@ -117,6 +119,19 @@ def fidelity_table(study: Path) -> str:
     lines = [f"| set | {next(iter(found.values()))['what']} [95 % CI] | held-out real clips |", "|---|---|---|"]
     lines += [f"| {name} | {one['value']:.2f} [{one['low']:.2f}, {one['high']:.2f}] | {one['real']:.2f} |"
               for name, one in found.items()]
+    return "\n".join(lines)
+
+
+def distribution_table(study: Path) -> str:
+    """How far the sets' clips are from real ones, in the eyes of every network, and what is doubtful about it."""
+    lines = ["| set | network | metric | value [95 % CI] | held-out real clips | direction | doubtful because |",
+             "|---" * 7 + "|"]
+    for name, networks in json.loads((study / "distribution.json").read_text()).items():
+        for network, seen in networks.items():
+            for metric, one in seen["metrics"].items():
+                real = "n/a" if one["real"] is None else f"{one['real']:.3f}"
+                lines.append(f"| {name} | {network} | {metric} | {interval(one, 3, '', 'value')} | {real} | {one['direction']} "
+                             f"| {'; '.join(one['flags'])} |")
     return "\n".join(lines)
 
 
@@ -256,6 +271,8 @@ def results_page() -> str:
             control.append(appearance_table(study) + "\n")
         if (study / "fidelity.json").exists():
             control += [filters_table(study) + "\n", fidelity_table(study) + "\n"]
+        if (study / "distribution.json").exists():
+            control.append(distribution_table(study) + "\n")
         if (study / "animation.json").exists():
             control.append(animation_table(study) + "\n")
         if (study / "repeats.json").exists():
@@ -340,6 +357,15 @@ def test_a_run_with_planted_copies_says_how_many_are_found(tmp_path: Path) -> No
     assert copies_table(tmp_path).splitlines()[2:] == [
         "| exact | 39 of 40 | 0.97 [0.87, 1.00] |",
         "| false alarms among 84 clips of 5 held-out patients | 0.000 (0.250 for a patient the threshold has not seen) | |"]
+
+
+def test_a_run_that_measures_distributions_says_so(tmp_path: Path) -> None:
+    cell = {"value": 0.5, "low": 0.4, "high": 0.625, "real": 0.25, "direction": "lower is nearer", "flags": []}
+    bare = {**cell, "low": None, "high": None, "real": None, "flags": ["7 synthetic clips, needs 49", "0 held-out clips"]}
+    (tmp_path / "distribution.json").write_text(json.dumps({"lddm": {"random3d": {"metrics": {"kid": cell, "frechet": bare}}}}))
+    assert distribution_table(tmp_path).splitlines()[2:] == [
+        "| lddm | random3d | kid | 0.500 [0.400, 0.625] | 0.250 | lower is nearer |  |",
+        "| lddm | random3d | frechet | 0.500 | n/a | lower is nearer | 7 synthetic clips, needs 49; 0 held-out clips |"]
 
 
 def test_every_local_link_and_picture_exists() -> None:

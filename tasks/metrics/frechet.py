@@ -50,3 +50,33 @@ def frechet_distance(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]
     shared = torch.linalg.eigvalsh(root @ cov2 @ root).clamp_min(0).sqrt().sum(-1)
     trace = (cov1.diagonal(dim1=-2, dim2=-1) + cov2.diagonal(dim1=-2, dim2=-1)).sum(-1)
     return (mean1 - mean2).square().sum(-1) + trace - 2 * shared
+
+
+def frechet_of_features(known: Tensor, made: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Fréchet distance of features (N, D) and (M, D), N and M at least 2: (W,) for (W, M) weights, how often each row of `made`
+    is taken, as it is (1,) without.
+
+    With no more rows than features the covariances are singular; the trace of their root is then found from the rows
+    themselves, in less time and memory, and weights are not taken.
+
+    Raises:
+        ValueError: for weights with min(N, M) <= D.
+    """
+    known, made = known.double(), made.double()
+    if min(len(known), len(made)) > known.shape[1]:
+        every = torch.ones(1, len(made), dtype=torch.float64) if weights is None else weights.double()
+        return frechet_distance(_gaussian(known, torch.ones(1, len(known), dtype=torch.float64)), _gaussian(made, every))
+    if weights is not None:
+        raise ValueError(f"{len(known)} and {len(made)} clips of {known.shape[1]} features: too few to be drawn from again")
+    first, second = ((rows - rows.mean(0)) / (len(rows) - 1) ** 0.5 for rows in (known, made))
+    shared = torch.linalg.svdvals(first @ second.mT).sum()  # nuclear norm: tr (C1 C2)^(1/2)
+    distance = (known.mean(0) - made.mean(0)).square().sum() + first.square().sum() + second.square().sum() - 2 * shared
+    return distance[None]
+
+
+def _gaussian(features: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """(W, D) and (W, D, D), as `Moments.gaussians` has them, without an outer product for every row."""
+    count = weights.sum(1)
+    mean = weights @ features / count[:, None]
+    outer = torch.stack([(features * one[:, None]).mT @ features for one in weights])
+    return mean, (outer - count[:, None, None] * mean[:, :, None] * mean[:, None]) / (count[:, None, None] - 1)

@@ -90,7 +90,8 @@ def test_worse_frames_are_farther_and_their_order_does_not_count(tmp_path: Path)
     found = {}
     for name, frames in sets.items():
         write(tmp_path / name / "clips.zarr", frames)
-        found[name] = fidelity(tmp_path / "vae", prepared, tmp_path / name, tmp_path / name)["frames"]
+        found[name] = fidelity(tmp_path / "vae", prepared, tmp_path / name, tmp_path / "cache",
+                               tmp_path / name)["frames"]
         assert json.loads((tmp_path / name / "fidelity.json").read_text()) == {"frames": found[name]}
         assert found[name]["low"] < found[name]["high"] and found[name]["clips"] == 40
     for name in ("backwards", "shuffled"):  # as good, however little such clips hold together

@@ -215,6 +215,21 @@ def test_what_was_not_run_is_said(line: tuple[Path, Params]) -> None:
     assert page.text.count("Not run.") == 2  # training and benchmark
 
 
+def test_distances_of_clips_come_with_network_direction_and_doubts(line: tuple[Path, Params]) -> None:
+    data, tree = line
+    measure = {"value": 0.1, "real": 0.2, "low": 0.1, "high": 0.3, "inside": 0.5, "what": "w"}
+    write_json(data / "control" / "sfvd" / "appearance.json", {"contrast": measure})
+    cell = {"value": 0.5, "low": 0.4, "high": 0.625, "real": None, "direction": "lower is nearer", "what": "kernels",
+            "flags": []}
+    seen = {"clips": {"training": 30, "synthetic": 10, "held-out": 0}, "frames": 4, "features": 48,
+            "metrics": {"kid": cell, "frechet": {**cell, "low": None, "flags": ["few & odd", "no yardstick"]}}}
+    write_json(data / "control" / "sfvd" / "distribution.json", {"random3d (seed 0)": seen})
+    page = Page(report(tree, data, data / "reports").read_text())
+    assert "random3d (seed 0); 10 clips of 4 frames against 30 kid 0.500 [0.400, 0.625] n/a lower is nearer kernels " in (
+        page.text)
+    assert "frechet 0.500 n/a lower is nearer kernels few & odd; no yardstick" in page.text
+
+
 def test_a_set_that_lost_every_clip_still_has_a_report(line: tuple[Path, Params]) -> None:
     data, tree = line
     table = data / "decisions" / "sfvd" / "decisions.parquet"

@@ -1,0 +1,92 @@
+"""Clips through a frozen extractor, measured once: features are kept by what they are features of.
+
+A file of the cache is named by a fingerprint of extractor, weights, code and clips, so that none is ever stale; the folder is
+safe to delete.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from models import plugin
+from models.clip import spread
+from models.features import FeatureExtractor
+from tasks.checkpoints import checkpoint_digest, load_checkpoint
+from tasks.fingerprint import fingerprint
+from tasks.params import Entry, pretrained_folders
+from tasks.records import ClipRecord
+from tasks.store import ClipStore
+from tasks.tables import atomic_write, file_digest, read_table
+
+READ_TOGETHER, MEASURED = 32, 256
+"""Clips in memory at a time; real clips of a split, spread over it, that are measured at most."""
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """An extractor and, in one word, everything its features depend on besides the clips."""
+
+    look: FeatureExtractor
+    mark: str
+
+
+def load_extractor(entry: Entry, critics: Path) -> Extractor:
+    """The extractor of an entry of `control.features`.
+
+    Raises:
+        ValueError: if its critic is not trained, or its weights are not there.
+    """
+    params, module = plugin.params("models.features", entry), plugin.load("models.features", entry["kind"])
+    weights = [file_digest(path) for folder in pretrained_folders(params)
+               for path in sorted(folder.rglob("*")) if path.is_file()]
+    if module.CRITIC is None:
+        look = module.build(params, None)
+        return Extractor(look, fingerprint(look.name, weights))
+    folder = critics / params.critic
+    look = module.build(params, load_checkpoint(folder))
+    return Extractor(look, fingerprint(look.name, checkpoint_digest(folder)))
+
+
+def real_clips(prepared: Path, split: str, most: int = MEASURED) -> tuple[ClipStore, list[int]]:
+    """The prepared clips, and the rows of at most so many of a split, spread over it."""
+    rows = [row for row, one in enumerate(read_table(prepared / "manifest.parquet", ClipRecord)) if one.split == split]
+    return ClipStore.open(prepared / "clips.zarr"), [rows[at] for at in spread(len(rows), most)] if rows else []
+
+
+def features(extractor: Extractor, clips: ClipStore, rows: Sequence[int], cache: Path) -> Tensor:
+    """(N, P, D) float32 of the clips at these rows: D features at each of P places, the frames or the whole clip.
+
+    From the cache where they are in it, and put there where they are not.
+    """
+    digests = clips.digests
+    path = cache / f"{fingerprint(extractor.mark, [digests[row] for row in rows])}.safetensors"
+    if (kept := _read(path)) is not None:
+        return kept
+    parts = [extractor.look(clips.read(rows[start : start + READ_TOGETHER]).frames)
+             for start in range(0, len(rows), READ_TOGETHER)]
+    found = torch.cat(parts)
+    found = (found[:, None] if found.ndim == 2 else found).contiguous()
+    atomic_write(path, save({"features": found, "checksum": _checksum(found)}))
+    return found
+
+
+def _read(path: Path) -> Tensor | None:
+    """The features in a file; None if there is none, or it was damaged."""
+    try:
+        stored = load(path.read_bytes())
+        found, checksum = stored["features"], stored["checksum"]
+    except (FileNotFoundError, SafetensorError, KeyError):
+        return None
+    return found if torch.equal(checksum, _checksum(found)) else None
+
+
+def _checksum(values: Tensor) -> Tensor:
+    return torch.tensor(list(hashlib.blake2b(values.numpy().tobytes(), digest_size=16).digest()), dtype=torch.uint8)
