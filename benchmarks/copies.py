@@ -24,6 +24,7 @@ from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from tasks.audit import FALSE_ALARMS
 from tasks.metrics.copies import Question, details, left_out_alarms, nearest, pictures, threshold_of
 from tasks.params import load_params
 from tasks.records import ClipRecord
@@ -74,7 +75,7 @@ ALTERED: dict[str, Alter] = {
 
 
 def recall(training: Clip, held_out: Clip, patients: list[str], copied: list[int],
-           false_alarms: float = 0.01) -> dict[str, Any]:
+           false_alarms: float = FALSE_ALARMS) -> dict[str, Any]:
     """{"threshold", "false_alarms", "left_out", "held_out_clips", "found": {kind: {found, of, share, low, high}}}.
 
     Args:
@@ -111,7 +112,7 @@ def main() -> None:
     train, test = ([row for row, record in enumerate(records) if record.split == split] for split in ("train", "test"))
     copied = np.random.default_rng(0).permutation(len(train))[: wanted.copies].tolist()
     found = recall(store.load(train)["frames"], store.load(test)["frames"], [records[row].patient for row in test], copied,
-                   params.audit.false_alarms)
+                   FALSE_ALARMS)
     wanted.out.write_text(json.dumps({"dataset": params.dataset.name, **found}, indent=1) + "\n")
 
 

@@ -97,15 +97,6 @@ def control(name: str, params: ParamsPath = PARAMS, data: DataPath = DATA) -> No
 
 
 @app.command(rich_help_panel=stages)
-def audit(name: str, params: ParamsPath = PARAMS, data: DataPath = DATA) -> None:
-    """Ask of every clip of one synthetic set whether it is a near copy of a training clip."""
-    from flows.curate import audit as flow
-    from flows.server import run_linked
-
-    run_linked(flow, params=params, data=Layout(data), name=name)
-
-
-@app.command(rich_help_panel=stages)
 def benchmark(params: ParamsPath = PARAMS, data: DataPath = DATA) -> None:
     """Train every arm on every seed and test it on held-out patients."""
     from flows.prove import benchmark as flow
@@ -202,6 +193,17 @@ def fetch(
         raise ValueError(f"data lung: give --from with a clone of github.com/{OWNER}; see README: lung ultrasound")
     else:
         raise ValueError(f"data: {name!r} is not known; choose hippocampus or lung, or see README: bring your own data")
+
+
+@app.command()
+def audit(name: str, params: ParamsPath = PARAMS, data: DataPath = DATA) -> None:
+    """Ask of every clip of one synthetic set whether it is a near copy of a training clip.
+
+    Then `cinefab report` shows the pairs most alike. Example: `cinefab audit lddm`
+    """
+    from flows.curate import audit as flow
+
+    typer.echo(flow(params, Layout(data), name)["sentence"])
 
 
 @app.command()

@@ -66,6 +66,6 @@ def audit(params: Path, data: Layout, name: str) -> dict[str, Any]:
     tree = load_params(params)
     own = entry(tree.samples, name, "samples")
     checkpoint = data.checkpoint(own.generator)
-    found = compare(tree.audit, data.prepared, data.conditions, checkpoint, data.clips / name, data.audit / name)
+    found = compare(data.prepared, data.conditions, checkpoint, data.clips / name, data.audit / name)
     counts(f"audit-{name}", found)
     return found

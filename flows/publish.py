@@ -17,8 +17,7 @@ from tasks.report import report as make_report
 @flow(name="release")
 def release(params: Path, data: Layout) -> dict[str, Any]:
     tree = load_params(params)
-    facts = make_release(tree.release, tree.dataset, tree.audit, data.prepared, data.clips, data.decisions, data.audit,
-                         data.benchmark, data.release)
+    facts = make_release(tree.release, tree.dataset, data.prepared, data.clips, data.decisions, data.benchmark, data.release)
     counts("release", facts)
     return facts
 

@@ -8,7 +8,7 @@ import typer
 from prefect import flow
 
 from flows.artifacts import link
-from flows.curate import audit, control, curate
+from flows.curate import control, curate
 from flows.layout import Layout
 from flows.prepare import condition, prepare
 from flows.prove import benchmark
@@ -52,7 +52,6 @@ def line(params: Path, data: Layout) -> None:
         sample(params, data, name)
         curate(params, data, name)
         control(params, data, name)
-        audit(params, data, name)
     benchmark(params, data)
     release(params, data)
     report(params, data)

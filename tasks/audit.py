@@ -2,7 +2,7 @@
 
 What is judged is the likest pair of frames of two clips in the space of `tasks.metrics.copies`, in which flips, crops and
 brightness do not hide a copy. A near copy is a clip that is more like a training clip than held-out patients' real clips are,
-but for a share of `false_alarms` of them: other people's clips say how alike clips can be without anybody having copied.
+but for a share of `FALSE_ALARMS` of them: other people's clips say how alike clips can be without anybody having copied.
 
 A clip that was asked for with the pixels of a training clip (a still, an image prior) shows that clip because it was told
 to; that is its task, not its memory. So two numbers are kept apart: how like the training clips behind its own condition it
@@ -43,12 +43,14 @@ from tasks.metrics.copies import (
     pictures,
     threshold_of,
 )
-from tasks.params import AuditParams
 from tasks.pictures import panels, tile, webp
 from tasks.records import AuditRecord, ClipRecord, ConditionRecord, ProvenanceRecord
 from tasks.statistics import bootstrap_mean, resamples
 from tasks.store import ClipStore
-from tasks.tables import atomic_write, read_json, read_table, write_json, write_table
+from tasks.tables import atomic_write, read_table, write_json, write_table
+
+FALSE_ALARMS = 0.01
+"""Share of held-out clips that may be called near copies."""
 
 READ_TOGETHER, SHOWN, FEW = 32, 6, 100
 """Clips in memory at a time; pairs in the picture; fewer held-out clips than this have no 1 % quantile worth the name."""
@@ -71,7 +73,7 @@ class _Real:
         return pictures(self.store.load([self.rows[row] for row in rows])["frames"])
 
 
-def audit(params: AuditParams, prepared: Path, conditions: Path, checkpoint: Path, clips: Path, out: Path) -> dict[str, Any]:
+def audit(prepared: Path, conditions: Path, checkpoint: Path, clips: Path, out: Path) -> dict[str, Any]:
     """Write `audit.parquet`, a row a clip, `audit.webp`, the worst pairs, and last `audit.json`:
 
     - "share": {value, low, high, copies, clips, conditions} of near copies, 95 % bootstrap interval over conditions;
@@ -111,14 +113,14 @@ def audit(params: AuditParams, prepared: Path, conditions: Path, checkpoint: Pat
     (real,) = nearest(_details(len(held_out), held_out.read), len(training), training.read, [Question(strangers)])
 
     unlike = real.similarity.double().numpy()
-    threshold = threshold_of(unlike, params.false_alarms)
+    threshold = threshold_of(unlike, FALSE_ALARMS)
     rows = _rows(provenance, training, held_out, (to_training, to_held_out, to_own, after_first), threshold)
     patients = [one.patient for one in held_out.records]
     found = {
         "share": share_of(rows),
-        "threshold": {"value": threshold, "false_alarms": params.false_alarms, "clips": len(held_out),
+        "threshold": {"value": threshold, "false_alarms": FALSE_ALARMS, "clips": len(held_out),
                       "patients": len(set(patients)), "rough": len(held_out) < FEW,
-                      "left_out": left_out_alarms(unlike, patients, params.false_alarms)},
+                      "left_out": left_out_alarms(unlike, patients, FALSE_ALARMS)},
         "similarity": {"training": _median([row.similarity for row in rows]),
                        "held_out": _median([row.held_out_similarity for row in rows]), "real": float(np.median(unlike))},
         "ratio": _ratio_test(rows, judged.sum(1).double().numpy(), len(held_out)),
@@ -263,27 +265,3 @@ def _worst(rows: Sequence[AuditRecord], found: Nearest, made: ClipStore, trainin
     right = training.store.load([training.rows[row] for row in known])["frames"] if min(known) >= 0 else left
     pairs = np.stack([panels(left), panels(right)], 1)
     return webp(tile(pairs.reshape(-1, *pairs.shape[2:]), columns=4))
-
-
-def check_audit(params: AuditParams, name: str, folder: Path, store: ClipStore,
-                accepted: Sequence[str]) -> tuple[dict[str, Any], list[AuditRecord]]:
-    """What a release says of its clips' audit, {**share, above_most, most, threshold, ratio, own, sentence}, and their rows;
-    the last four are of the whole set.
-
-    Raises:
-        ValueError: if the audit is missing, is of other clips, or finds more near copies than `params` allow.
-    """
-    found = read_json(folder / "audit.json")
-    if found["clips_digest"] != store.digest:
-        raise ValueError(f"{folder}: the audit is of other clips than the set has; run `cinefab audit {name}` again")
-    by_id = {row.clip_id: row for row in read_table(folder / "audit.parquet", AuditRecord)}
-    rows = [by_id[clip_id] for clip_id in accepted]
-    share = share_of(rows)
-    above = share["value"] > params.most
-    if above and params.refuse:
-        raise ValueError(
-            f"audit: {share['copies']} of {share['clips']} accepted clips of {name!r} ({share['value']:.1%}) are near copies "
-            f"of training clips, more than audit.most ({params.most:.1%}); look at {folder / 'audit.webp'}, then train on more "
-            "clips or for fewer steps, or set audit.refuse: false to release them all the same")
-    return {**share, "above_most": above, "most": params.most, "threshold": found["threshold"], "ratio": found["ratio"],
-            "own": found["own"], "sentence": found["sentence"]}, rows

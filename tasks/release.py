@@ -18,18 +18,17 @@ import numpy as np
 
 from models.clip import UNKNOWN
 from tasks.account import NAMES, SourceAccount, interval, p_value, read_benchmark, read_filters, read_sources
-from tasks.audit import check_audit
 from tasks.fingerprint import fingerprint
-from tasks.params import AuditParams, DatasetParams, ReleaseParams
+from tasks.params import DatasetParams, ReleaseParams
 from tasks.patients import outside_name
-from tasks.records import AuditRecord, ClipRecord, Decision, ProvenanceRecord, accepted
+from tasks.records import ClipRecord, Decision, ProvenanceRecord, accepted
 from tasks.store import ClipStore
 from tasks.store_check import verify
 from tasks.tables import atomic_write, file_digest, read_json, read_table, write_json, write_table
 
 logger = logging.getLogger(__name__)
 
-TABLES = ("manifest.parquet", "decisions.parquet", "provenance.parquet", "audit.parquet", "README.md")
+TABLES = ("manifest.parquet", "decisions.parquet", "provenance.parquet", "README.md")
 
 
 @dataclass(frozen=True)
@@ -57,20 +56,19 @@ class ReleasedClip:
     digest: str
 
 
-def release(params: ReleaseParams, dataset: DatasetParams, audit: AuditParams, prepared: Path, clips: Path, decisions: Path,
-            audits: Path, benchmark: Path, out: Path) -> dict[str, Any]:
-    """Write clips.zarr, the four tables, the data card README.md and release.json; resumes after a kill.
+def release(params: ReleaseParams, dataset: DatasetParams, prepared: Path, clips: Path, decisions: Path, benchmark: Path,
+            out: Path) -> dict[str, Any]:
+    """Write clips.zarr, the three tables, the data card README.md and release.json; resumes after a kill.
 
     Args:
-        clips, decisions, audits: folders with one folder for each synthetic set.
+        clips, decisions: folders with one folder for each synthetic set.
 
     Returns:
         What release.json holds.
 
     Raises:
-        ValueError: if no clip was accepted, if the decisions or the audit are not about these clips, if a clip was made from
-            a held-out or unknown patient, if too many are near copies of training clips, or if the folder's pixels are not
-            those that were sampled.
+        ValueError: if no clip was accepted, if the decisions are not about these clips, if a clip was made from a
+            held-out or unknown patient, or if the folder's pixels are not those that were sampled.
     """
     chosen = clips / params.source
     provenance = read_table(chosen / "provenance.parquet", ProvenanceRecord)
@@ -85,7 +83,6 @@ def release(params: ReleaseParams, dataset: DatasetParams, audit: AuditParams, p
     kept = [provenance[row] for row in rows]
     _refuse_leaks(kept, read_table(prepared / "manifest.parquet", ClipRecord))
     source = ClipStore.open(chosen / "clips.zarr")
-    audited, compared = check_audit(audit, params.source, audits / params.source, source, [record.clip_id for record in kept])
     mark = fingerprint("release", params.model_dump(mode="json"), source.digest, [record.clip_id for record in kept])
     out.mkdir(parents=True, exist_ok=True)
     _sweep(out, mark)
@@ -94,10 +91,8 @@ def release(params: ReleaseParams, dataset: DatasetParams, audit: AuditParams, p
     write_table(out / "manifest.parquet", manifest, ReleasedClip)
     write_table(out / "decisions.parquet", judged, Decision)
     write_table(out / "provenance.parquet", kept, ProvenanceRecord)
-    write_table(out / "audit.parquet", compared, AuditRecord)
     sources = read_sources(prepared)
     facts = _facts(params, dataset, source, provenance, manifest, sources)
-    facts["audit"] = {**audited, "digest": file_digest(audits / params.source / "audit.json")}
     card = _card(facts, params, dataset, sources, clips, benchmark, kept, judged)
     atomic_write(out / "README.md", card.encode())
     if problems := verify(out / "clips.zarr"):

@@ -4,7 +4,8 @@ A frame becomes a unit vector of 16 x 16 block means less what is smooth over a 
 `tasks.split.thumbnails`: products are correlations, brightness and contrast drop out, gamma, blur and noise change little.
 Flips and crops are looked for: every known frame is seen through `BOXES`, down to crops of 0.71 of its sides, and in all four
 flips. Crops lie between the boxes, so the likeliest few known clips are looked at again with boxes moved and scaled until
-nothing is nearer. Measured on lung ultrasound, that raises the share of found crops from 0.4 to 0.96 at equal false alarms.
+nothing is nearer. Measured on lung ultrasound (`benchmarks/copies.py`, 32 x 32 pixels): of copies cropped to 0.75 this finds 38
+of 40, of exact ones and of all others it makes every one, at half a per cent of false alarms.
 
 Two clips are as alike as their two likest frames: a copied still or another window of the same video is a copy too.
 """

@@ -32,7 +32,6 @@ def test_outputs_are_the_layout() -> None:
     assert outs("sample") == {str(data.clips / "${key}")}
     assert outs("curate") == {str(data.decisions / "${key}")}
     assert outs("control") == {str(data.control / "${key}")}
-    assert outs("audit") == {str(data.audit / "${key}")}
     assert all(Path(out).is_relative_to(data.benchmark) for out in outs("benchmark"))
     assert outs("release") == {str(data.release)}
     assert outs("report") == {str(data.reports)}

@@ -42,6 +42,10 @@ def test_random_splits_of_a_line_that_animates_stills(tmp_path: Path, api: str) 
         assert "Image to video" in page and "the repeated first frame" in page
         assert verify_tree(own)[1] == []
     assert tests[0] != tests[1]
+    words = ("lddm", "--params", str(own / "params.yaml"), "--data", str(own))
+    assert "of 8 synthetic clips" in command(folder, api, "python", "-m", "flows", "audit", *words)
+    command(folder, api, "python", "-m", "flows", "report", *words[1:])
+    assert "Does it copy?" in (own / "reports" / "report.html").read_text() and verify_tree(own)[1] == []
     pooled = json.loads((repeats / "repeats.json").read_text())["0.5"]
     assert [split["seed"] for split in pooled["splits"]] == [0, 1]
     one = pooled["means"]["tdn"]["lddm"]["accuracy"]

@@ -1,15 +1,12 @@
-"""The audit finds planted copies and accuses nobody else, keeps a condition's own clip apart, and holds a release back."""
+"""The audit finds planted copies and accuses nobody else, and keeps a condition's own clip apart."""
 
 from __future__ import annotations
 
-import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import tiny_line
 import torch
 from torch import Tensor
 
@@ -27,10 +24,8 @@ from tasks.metrics.copies import (
     threshold_of,
     views,
 )
-from tasks.params import AuditParams
 from tasks.readers.phantom import Params, simulate
 from tasks.records import AuditRecord, ClipRecord, ConditionRecord, ProvenanceRecord
-from tasks.release import release
 from tasks.store import ArraySpec, ClipStore
 from tasks.tables import read_json, read_table, write_table
 
@@ -146,7 +141,7 @@ def test_copies_are_named_and_others_are_not(tmp_path: Path, training: np.ndarra
     """Two clips of four copy a training clip that they were not asked for with; two are of people who are in no split."""
     made = np.concatenate([training[[4, 9]][:, :, :, ::-1], recordings(range(90, 92), 1)])
     folders = a_set(tmp_path, training, held_out, made, [0, 2, 14, 16], given=True)
-    found = audit(AuditParams(), *folders)
+    found = audit(*folders)
     rows = read_table(folders[-1] / "audit.parquet", AuditRecord)
     assert [row.near_copy for row in rows] == [True, True, False, False]
     assert [(row.nearest, row.patient) for row in rows[:2]] == [(f"{4:032x}", "patient2"), (f"{9:032x}", "patient4")]
@@ -164,82 +159,15 @@ def test_a_clip_may_show_its_own_condition_if_that_was_given(tmp_path: Path, tra
     """A still's first frame, then a stranger's: told to where pixels were given, memory where they were not."""
     made = recordings(range(95, 97), 1)
     made[:, 0] = training[[2, 6], 0]
-    found = audit(AuditParams(), *a_set(tmp_path, training, held_out, made, [2, 6], given))
+    found = audit(*a_set(tmp_path, training, held_out, made, [2, 6], given))
     assert found["own"]["given"] == given and found["own"]["share"] == 1 and found["own"]["share_after_first"] == 0
     assert found["share"]["copies"] == (0 if given else 2)
-
-
-@pytest.fixture(scope="module")
-def line(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    data = tmp_path_factory.mktemp("line")
-    tiny_line.build(data, tiny_line.params())
-    return data
-
-
-def released(data: Path, params: AuditParams) -> dict[str, Any]:
-    tree = tiny_line.params()
-    folders = (data / name for name in ("prepared", "clips", "decisions", "audit", "benchmark", "release"))
-    return release(tree.release, tree.dataset, params, *folders)
-
-
-def planted(line: Path, data: Path, copies: int) -> Path:
-    """The tiny line, so many of whose released clips the audit calls near copies."""
-    shutil.copytree(line, data)
-    table = data / "audit" / "sfvd" / "audit.parquet"
-    near = tiny_line.KEPT[:copies]
-    rows = read_table(table, AuditRecord)
-    write_table(table, [replace(one, near_copy=row in near) for row, one in enumerate(rows)], AuditRecord)
-    return data
-
-
-def test_a_release_of_copies_is_refused_in_one_line(line: Path, tmp_path: Path) -> None:
-    data = planted(line, tmp_path / "data", 2)
-    message = r"2 of 7 accepted clips of 'sfvd' \(28\.6%\) .*audit\.most \(5\.0%\).*audit\.refuse: false"
-    with pytest.raises(ValueError, match=message) as caught:
-        released(data, AuditParams())
-    assert "\n" not in str(caught.value) and not (data / "release" / "release.json").exists()
-
-
-def test_a_release_of_copies_that_was_wanted_says_so(line: Path, tmp_path: Path) -> None:
-    data = planted(line, tmp_path / "data", 2)
-    facts = released(data, AuditParams(refuse=False))
-    assert facts["audit"]["above_most"] and (facts["audit"]["copies"], facts["audit"]["clips"]) == (2, 7)
-    card = (data / "release" / "README.md").read_text()
-    assert "released all the same, as `audit.refuse: false` asked" in card and "2 (28.6 %" in card
-    kept = read_table(data / "release" / "audit.parquet", AuditRecord)
-    assert [one.near_copy for one in kept] == [True] * 2 + [False] * 5
-
-
-def test_a_release_without_copies_or_with_few_is_made(line: Path, tmp_path: Path) -> None:
-    facts = released(planted(line, tmp_path / "data", 1), AuditParams(most=1 / 7))
-    assert not facts["audit"]["above_most"]
-    assert "released all the same" not in (tmp_path / "data" / "release" / "README.md").read_text()
-
-
-def test_an_audit_of_other_clips_is_refused(line: Path, tmp_path: Path) -> None:
-    shutil.copytree(line, tmp_path / "data")
-    shutil.copytree(line / "audit" / "no_consistency", tmp_path / "data" / "audit" / "sfvd", dirs_exist_ok=True)
-    with pytest.raises(ValueError, match="other clips than the set has; run `cinefab audit sfvd` again"):
-        released(tmp_path / "data", AuditParams(most=1.0))
-
-
-def test_the_split_guard_comes_before_the_audit(line: Path, tmp_path: Path) -> None:
-    """A synthetic clip inherits its condition's patients; one of a held-out patient is refused, whatever the audit allows."""
-    shutil.copytree(line, tmp_path / "data")
-    table = tmp_path / "data" / "clips" / "sfvd" / "provenance.parquet"
-    rows = read_table(table, ProvenanceRecord)
-    bank = read_table(line / "conditions" / "conditions.parquet", ConditionRecord)
-    patients = {one.condition_id: one.patients for one in bank}
-    assert all(row.patients == patients[row.condition_id] for row in rows)
-    write_table(table, [replace(rows[0], patients=[*rows[0].patients, "patient09"]), *rows[1:]], ProvenanceRecord)
-    with pytest.raises(ValueError, match="is of patient 'patient09', who is in the test split"):
-        released(tmp_path / "data", AuditParams(refuse=False))
 
 
 def test_without_held_out_clips_there_is_one_clear_line(tmp_path: Path, training: np.ndarray) -> None:
     folders = a_set(tmp_path, training, training[:0], training[:1], [0], given=False)
     with pytest.raises(ValueError, match="24 training and 0 held-out clips; it needs some of both"):
-        audit(AuditParams(), *folders)
+        audit(*folders)
 
 
 def test_a_picture_without_detail_is_like_nothing() -> None:

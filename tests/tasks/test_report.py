@@ -25,7 +25,7 @@ from tasks.report import report
 from tasks.tables import read_json, read_table, write_json, write_table
 
 VOID = {"meta", "img", "source", "br", "link", "input", "hr"}
-SECTIONS = ("asked", "line", "clips", "audit", "filters", "training", "benchmark", "limits", "provenance")
+SECTIONS = ("asked", "line", "clips", "filters", "training", "benchmark", "limits", "provenance")
 
 
 class Page(HTMLParser):
@@ -64,8 +64,8 @@ class Page(HTMLParser):
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Params]:
     data, tree = tmp_path_factory.mktemp("line"), tiny_line.params()
     tiny_line.build(data, tree)
-    folders = (data / name for name in ("prepared", "clips", "decisions", "audit", "benchmark", "release"))
-    release(tree.release, tree.dataset, tree.audit, *folders)
+    folders = (data / name for name in ("prepared", "clips", "decisions", "benchmark", "release"))
+    release(tree.release, tree.dataset, *folders)
     report(tree, data, data / "reports")
     return data, tree
 
@@ -101,7 +101,7 @@ def test_every_section_is_there_and_every_link_arrives(page: Page) -> None:
 
 def test_every_picture_has_words_and_moves(page: Page) -> None:
     pictures = [attributes for tag, attributes in page.tags if tag == "img"]
-    assert len(pictures) == 5 + 2 + 2 + 3 + 7  # conditions, sets, pairs most alike, dropped, kept
+    assert len(pictures) == 5 + 2 + 3 + 7  # conditions, sets, dropped, kept
     assert all(attributes["alt"] for attributes in pictures)
     assert all(attributes.get("aria-label") for tag, attributes in page.tags if tag == "svg")
     for attributes in pictures:
@@ -151,8 +151,8 @@ def test_a_classification_run_is_told_by_its_own_metrics(line: tuple[Path, Param
         write_json(data / "benchmark" / f"{name}.json", getattr(found, name))
     tree = tree.model_copy(update={"benchmark": benchmark})
     page = Page(report(tree, data, data / "reports").read_text())
-    folders = (data / name for name in ("prepared", "clips", "decisions", "audit", "benchmark", "release"))
-    release(tree.release, tree.dataset, tree.audit, *folders)
+    folders = (data / name for name in ("prepared", "clips", "decisions", "benchmark", "release"))
+    release(tree.release, tree.dataset, *folders)
     card = (data / "release" / "README.md").read_text()
     for text in (page.text, card):
         assert found.verdict["sentence"] in text and "Classification of" in text and "Balanced accuracy" in text

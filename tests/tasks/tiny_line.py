@@ -10,13 +10,11 @@ from diffusers import UNet2DModel
 
 from models.generators import Checkpoint
 from models.trainer import TrainParams
-from tasks.audit import audit
 from tasks.checkpoints import save_checkpoint
 from tasks.comparisons import compare, summaries, verdict
 from tasks.condition import make_conditions
 from tasks.params import (
     ArmParams,
-    AuditParams,
     BenchmarkParams,
     DatasetParams,
     NetworkParams,
@@ -62,7 +60,6 @@ def params(simulated: bool = True, licence: str = "made here") -> Params:
             "no_consistency": SampleParams(generator="sfvd", clips=SAMPLED, sampling={**sampling, "order": "chronological"}),
         },
         filters={"similarity": {"kind": "similarity", "critic": "look"}, "agreement": {"kind": "agreement", "critic": "look"}},
-        audit=AuditParams(most=1.0),  # the tiny sets show the training clips' own scenes
         benchmark=BenchmarkParams(
             arms={
                 "real": ArmParams(real=True),
@@ -88,8 +85,6 @@ def build(data: Path, tree: Params) -> None:
     for name in tree.samples:
         _sampled(data, name, tree, rng)
         _decided(data, name)
-        audit(tree.audit, data / "prepared", data / "conditions", data / "checkpoints" / "sfvd", data / "clips" / name,
-              data / "audit" / name)
     _benchmark(data / "benchmark", tree, rng)
 
 
