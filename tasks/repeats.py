@@ -119,7 +119,10 @@ def _share(params: Params, folder: Path, repeats: Sequence[Repeat]) -> dict[str,
                 values[POOLED, arm, metric] = [sum(column) / len(column) for column in columns]
     means: dict[str, Any] = {}
     for (network, arm, metric), given in values.items():
-        means.setdefault(network, {}).setdefault(arm, {})[metric] = _spread(given, ratio)
+        cell = _spread(given, ratio)
+        if metric not in DISTANCES:  # the t distribution does not know that shares end at 0 and 1
+            cell |= {end: min(max(cell[end], 0.0), 1.0) for end in ("low", "high")}
+        means.setdefault(network, {}).setdefault(arm, {})[metric] = cell
     compared = _compare(params.benchmark.baseline, values, ratio)
     return {"splits": splits, "learned": learned, "means": means, "comparisons": compared,
             "verdict": _verdict(params, means, compared, metrics[0], learned),
