@@ -91,7 +91,9 @@ def report(params: Params, data: Path, out: Path) -> Path:
         animation=[(name, change, numbers, _animated(data / "control" / name / "animation.webp", name))
                    for name, change, numbers in _numbers(params, data / "control", "animation.json")],
         audits=[(name, change, numbers, *_audited(data / "audit" / name, name, numbers))
-                for name, change, numbers in _numbers(params, data / "audit", "audit.json")],
+                for name, change, numbers in _numbers(params, data / "audit", "audit.json")
+                # no stage of the line: it may be of clips that have since been sampled anew
+                if numbers["clips_digest"] == ClipStore.open(data / "clips" / name / "clips.zarr").digest],
         rounds=_numbers(params, data / "clips", "rounds.json"),
         frequencies=_frequencies(released["counts"]) if released else [],
         kept=gallery.kept(shown),

@@ -230,6 +230,12 @@ def test_distances_of_clips_come_with_network_direction_and_doubts(line: tuple[P
     assert "frechet 0.500 n/a lower is nearer kernels few & odd; no yardstick" in page.text
 
 
+def test_an_audit_of_other_clips_is_not_shown(line: tuple[Path, Params]) -> None:
+    data, tree = line
+    write_json(data / "audit" / "sfvd" / "audit.json", {"clips_digest": "of clips sampled before"})
+    assert "Does it copy?" not in report(tree, data, data / "reports").read_text()
+
+
 def test_a_set_that_lost_every_clip_still_has_a_report(line: tuple[Path, Params]) -> None:
     data, tree = line
     table = data / "decisions" / "sfvd" / "decisions.parquet"
