@@ -6,6 +6,7 @@ Both generators draw this latent for a still and decode it; they differ in nothi
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from models.adversary import Adversary, AdversaryParams
-from models.clip import ClipSource, Condition, spread
+from models.clip import ClipBatch, ClipSource, Condition, spread
 from models.generators import Checkpoint
 from models.local_encoders import load_image_encoder
 from models.nets.clip_autoencoder import ClipDecoder, ClipEncoder, LatentMode, latent_shape
@@ -164,6 +165,42 @@ class Dynamics:
             raise ValueError(f"stills have shape {list(conditions.reference.shape[2:])}, but the checkpoint was trained on "
                              f"{shape} (channels, height, width)")
         return conditions.reference[:, 0]
+
+
+class LatentAnimator(ABC):
+    """What the generators of `Dynamics` have in common: all but how a latent is drawn for a still (`animate`) and learned."""
+
+    dynamics: Dynamics
+
+    @abstractmethod
+    def animate(self, stills: Tensor, seeds: Sequence[int], sampling: Any, device: str = "cpu") -> Tensor:
+        """Stills (B, C, H, W) of the training clips' shape and B seeds -> clips (B, T, C, H, W) in [-1, 1] on the CPU."""
+
+    def draws(self, seeds: Sequence[int], sampling: Any) -> list[dict[str, float]]:
+        """Nothing is drawn per clip beside noise."""
+        return [{} for _ in seeds]
+
+    def sample(self, conditions: Condition, seeds: Sequence[int], sampling: Any, device: str = "cpu") -> ClipBatch:
+        """One clip per condition and seed.
+
+        Args:
+            conditions: their `reference` has the stills as first frames; masks, labels and texts are passed on.
+            seeds: B integers.
+
+        Returns:
+            Clips with (B, T, C, H, W) frames on the CPU, whose frame 0 is the still; ids are the condition ids, the caller
+            knows better ones.
+
+        Raises:
+            ValueError: without stills, for stills of another shape than the training clips' frames, or not one seed a
+                condition.
+        """
+        return ClipBatch(conditions.ids, self.animate(self.dynamics.stills(conditions, seeds), seeds, sampling, device),
+                         conditions)
+
+    def reconstruct(self, frames: Tensor, rng: torch.Generator | None = None) -> Tensor:
+        """Clips (B, T, C, H, W) through the autoencoder alone; see `Dynamics.reconstruct`."""
+        return self.dynamics.reconstruct(frames, rng)
 
 
 class _Autoencoder(nn.Module):

@@ -13,7 +13,7 @@ import torch
 
 from models import plugin
 from models.clip import UNKNOWN, to_float, to_uint8
-from models.generators import StillAnimator
+from models.generators import StillAnimator, build
 from tasks.checkpoints import RECORD, load_checkpoint
 from tasks.pictures import Pixels
 from tasks.readers import QuarantinedError
@@ -41,12 +41,11 @@ def animate(image: Path, checkpoint: Path, out: Path, seeds: Sequence[int] = (0,
     if out.suffix.lower() not in {".mp4", ".mov", ".mkv"}:
         raise ValueError(f"{out}: {out.suffix or 'no suffix'} is no video that is written here; name it .mp4, .mov or .mkv")
     made = load_checkpoint(checkpoint)
-    module = plugin.load("models.generators", made.kind)
-    generator = module.build(plugin.params("models.generators", {"kind": made.kind, **made.params}), made)
+    generator = build(made.kind, made.params, made)
     if not isinstance(generator, StillAnimator):
         raise ValueError(f"{checkpoint}: its generator is {made.kind}, which does not animate stills; give one of kind lddm or "
                          "cinn")
-    if strange := set(sampling or {}) - set(known := module.Sampling.model_fields):
+    if strange := set(sampling or {}) - set(known := plugin.load("models.generators", made.kind).Sampling.model_fields):
         raise ValueError(f"{checkpoint}: its generator is {made.kind}, which knows no {', '.join(sorted(strange))}; it has "
                          f"{', '.join(known)}")
     _, channels, height, width = made.facts["clip_shape"]

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from models import plugin
 from models.clip import ClipBatch, spread, to_uint8
-from models.generators import StillAnimator
+from models.generators import StillAnimator, build
 from models.motion import optical_flow
 from models.seeding import derive_seed, generator
 from tasks.checkpoints import RECORD, load_checkpoint
@@ -95,7 +95,7 @@ def animation(params: ControlParams, sampling: Entry, prepared: Path, checkpoint
     if not rows:
         return {}
     made = load_checkpoint(checkpoint)
-    animator = _build(made.kind, made.params, made)
+    animator: Any = build(made.kind, made.params, made)
     options = plugin.params("models.generators", {"kind": made.kind, **sampling}, "Sampling")
     near = measures(params, critics)
     parts = [_measure(animate(animator, clips.read(rows[start : start + READ_TOGETHER]), options, device), near)
@@ -112,12 +112,7 @@ def animation(params: ControlParams, sampling: Entry, prepared: Path, checkpoint
 def animates(checkpoint: Path) -> bool:
     """Whether the generator in a folder animates stills; no weights are read."""
     record = read_json(checkpoint / RECORD)
-    return isinstance(_build(record["kind"], record["params"]), StillAnimator)
-
-
-def _build(kind: str, params: dict[str, Any], *checkpoint: Any) -> Any:
-    wanted = plugin.params("models.generators", {"kind": kind, **params})
-    return plugin.load("models.generators", kind).build(wanted, *checkpoint)
+    return isinstance(build(record["kind"], record["params"]), StillAnimator)
 
 
 def animate(animator: StillAnimator, clips: ClipBatch, sampling: Any, device: str = "cpu") -> Animated:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from models import plugin
 from models.clip import Condition, to_uint8
-from models.generators import ClipGenerator
+from models.generators import ClipGenerator, build
 from models.seeding import derive_seed
 from tasks.checkpoints import checkpoint_digest, load_checkpoint
 from tasks.condition import STORE
@@ -210,8 +210,7 @@ def _generator(checkpoint: Path, digest: str, device: str) -> ClipGenerator:
     `digest` is part of the key so that a retrained one is read again.
     """
     loaded = load_checkpoint(checkpoint)
-    module = plugin.load("models.generators", loaded.kind)
-    return module.build(module.Params.model_validate(loaded.params), loaded)
+    return build(loaded.kind, loaded.params, loaded)
 
 
 def _condition(bank: ClipStore, plan: Sequence[PlanRecord]) -> Condition:

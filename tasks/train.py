@@ -8,7 +8,7 @@ from typing import Any
 
 from models import plugin
 from models.clip import DescribedClips
-from models.generators import Checkpoint
+from models.generators import Checkpoint, build
 from models.seeding import derive_seed
 from tasks.checkpoints import FolderStates, checkpoint_digest, is_done, save_checkpoint
 from tasks.described import Described
@@ -45,8 +45,7 @@ def train_generator(name: str, entry: Entry, seed: int, prepared: Path, out: Pat
     """Fit `models.generators.<kind>`; a killed run resumes, a finished one returns at once. Returns the digest."""
 
     def fit(clips: DescribedClips, states: FolderStates, own_seed: int) -> Checkpoint:
-        params = plugin.params("models.generators", entry)
-        return plugin.load("models.generators", entry["kind"]).build(params).fit(clips, states, own_seed)
+        return build(entry["kind"], entry).fit(clips, states, own_seed)
 
     return _train(("generator", name), entry, seed, prepared, out, fit)
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from models import plugin
 from models.clip import ClipBatch, Condition, DescribedClips
 from models.trainer import StateHook
 
@@ -61,3 +62,10 @@ class StillAnimator(ClipGenerator, Protocol):
             rng: CPU generator that the latents are drawn with, from the encoder's posterior; None: its mean.
         """
         ...
+
+
+def build(kind: str, params: dict[str, Any], checkpoint: Checkpoint | None = None) -> ClipGenerator:
+    """The generator of this kind with these parameters; without a checkpoint it has no weights yet."""
+    generator: ClipGenerator = plugin.load("models.generators", kind).build(
+        plugin.params("models.generators", {"kind": kind, **params}), checkpoint)
+    return generator

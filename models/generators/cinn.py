@@ -18,8 +18,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from models.clip import ClipBatch, ClipSource, Condition, DescribedClips
-from models.dynamics import AutoencoderParams, Dynamics
+from models.clip import ClipSource, DescribedClips
+from models.dynamics import AutoencoderParams, Dynamics, LatentAnimator
 from models.generators import Checkpoint
 from models.nets.latent_flow import LatentFlow
 from models.seeding import derive_seed, generator
@@ -66,7 +66,7 @@ def build(params: Params, checkpoint: Checkpoint | None = None) -> Cinn:
     return Cinn(params, checkpoint)
 
 
-class Cinn:
+class Cinn(LatentAnimator):
     """See the module. Networks: `encoder`, `decoder`, `flow`."""
 
     def __init__(self, params: Params, checkpoint: Checkpoint | None = None) -> None:
@@ -102,28 +102,6 @@ class Cinn:
 
         return loss
 
-    def draws(self, seeds: Sequence[int], sampling: Sampling) -> list[dict[str, float]]:
-        """Nothing is drawn per clip beside noise."""
-        return [{} for _ in seeds]
-
-    def sample(self, conditions: Condition, seeds: Sequence[int], sampling: Sampling, device: str = "cpu") -> ClipBatch:
-        """One clip per condition and seed.
-
-        Args:
-            conditions: their `reference` has the stills as first frames; masks, labels and texts are passed on.
-            seeds: B integers.
-
-        Returns:
-            Clips with (B, T, C, H, W) frames on the CPU, whose frame 0 is the still; ids are the condition ids, the caller
-            knows better ones.
-
-        Raises:
-            ValueError: without stills, for stills of another shape than the training clips' frames, or not one seed a
-                condition.
-        """
-        return ClipBatch(conditions.ids, self.animate(self.dynamics.stills(conditions, seeds), seeds, sampling, device),
-                         conditions)
-
     @torch.no_grad()
     def animate(self, stills: Tensor, seeds: Sequence[int], sampling: Sampling, device: str = "cpu") -> Tensor:
         """Stills (B, C, H, W) of the training clips' shape and B seeds -> clips (B, T, C, H, W) in [-1, 1] on the CPU."""
@@ -131,7 +109,3 @@ class Cinn:
         noise = torch.stack([torch.randn(prod(shape), generator=generator(seed)) for seed in seeds]).to(device)
         latents = flow.from_noise(sampling.temperature * noise, first).unflatten(1, shape)
         return self.dynamics.decode(first, self.dynamics.restore(latents))
-
-    def reconstruct(self, frames: Tensor, rng: torch.Generator | None = None) -> Tensor:
-        """Clips (B, T, C, H, W) through the autoencoder alone; see `Dynamics.reconstruct`."""
-        return self.dynamics.reconstruct(frames, rng)

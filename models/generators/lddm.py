@@ -14,10 +14,10 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from models.clip import ClipBatch, ClipSource, Condition, DescribedClips
+from models.clip import ClipSource, DescribedClips
 from models.diffusion.denoiser import Prediction
 from models.diffusion.latent_sampler import Schedule, denoise_latents, latent_schedule, target
-from models.dynamics import AutoencoderParams, Dynamics
+from models.dynamics import AutoencoderParams, Dynamics, LatentAnimator
 from models.generators import Checkpoint
 from models.nets.dynamics_denoiser import GridDenoiser, VectorDenoiser
 from models.seeding import derive_seed, generator
@@ -49,7 +49,7 @@ def build(params: Params, checkpoint: Checkpoint | None = None) -> Lddm:
     return Lddm(params, checkpoint)
 
 
-class Lddm:
+class Lddm(LatentAnimator):
     """See the module. Networks: `encoder`, `decoder`, `denoiser`."""
 
     def __init__(self, params: Params, checkpoint: Checkpoint | None = None) -> None:
@@ -90,28 +90,6 @@ class Lddm:
 
         return loss
 
-    def draws(self, seeds: Sequence[int], sampling: Sampling) -> list[dict[str, float]]:
-        """Nothing is drawn per clip beside noise."""
-        return [{} for _ in seeds]
-
-    def sample(self, conditions: Condition, seeds: Sequence[int], sampling: Sampling, device: str = "cpu") -> ClipBatch:
-        """One clip per condition and seed.
-
-        Args:
-            conditions: their `reference` has the stills as first frames; masks, labels and texts are passed on.
-            seeds: B integers.
-
-        Returns:
-            Clips with (B, T, C, H, W) frames on the CPU, whose frame 0 is the still; ids are the condition ids, the caller
-            knows better ones.
-
-        Raises:
-            ValueError: without stills, for stills of another shape than the training clips' frames, or not one seed a
-                condition.
-        """
-        return ClipBatch(conditions.ids, self.animate(self.dynamics.stills(conditions, seeds), seeds, sampling, device),
-                         conditions)
-
     def animate(self, stills: Tensor, seeds: Sequence[int], sampling: Sampling, device: str = "cpu") -> Tensor:
         """Stills (B, C, H, W) of the training clips' shape and B seeds -> clips (B, T, C, H, W) in [-1, 1] on the CPU."""
         first, denoiser = stills.to(device), self._denoiser.to(device).eval()
@@ -127,7 +105,3 @@ class Lddm:
                                   steps=sampling.steps, guidance=1, interval=(0, 1),
                                   draw=draw if sampling.solver == "ddpm" else None)
         return self.dynamics.decode(first, self.dynamics.restore(latents))
-
-    def reconstruct(self, frames: Tensor, rng: torch.Generator | None = None) -> Tensor:
-        """Clips (B, T, C, H, W) through the autoencoder alone; see `Dynamics.reconstruct`."""
-        return self.dynamics.reconstruct(frames, rng)
