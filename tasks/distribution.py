@@ -26,9 +26,10 @@ DRAWS = 200
 def distribution(params: ControlParams, critics: Path, prepared: Path, clips: Path, cache: Path, out: Path) -> dict[str, Any]:
     """Write `distribution.json` of a set: by name of extractor {clips, frames, features, metrics}.
 
-    `clips` are how many of each set were compared. A metric is {value, low, high, real, direction, span, what, flags}: the 95 %
-    bootstrap interval is over the clips that `tasks.metrics.distribution` says; `real` is the value of held-out patients'
-    clips, as many as the set has, if there are as many. None where there is no such number; `flags` say what is doubtful.
+    `clips` are how many of each set were compared. A metric is {name, value, low, high, real, direction, span, what,
+    flags}: `name` is the published one, if the extractor has earned it; the 95 % bootstrap interval is over the clips that
+    `tasks.metrics.distribution` says; `real` is the value of held-out patients' clips, as many as the set has, if there are as
+    many. None where there is no such number; `flags` say what is doubtful.
     """
     found = {}
     for entry in params.extractors:
@@ -46,7 +47,8 @@ def _seen(extractor: Extractor, prepared: Path, clips: Path, cache: Path) -> dic
     others = features(extractor, store, rows, cache) if rows else None
     sizes = {"training": len(known), "synthetic": len(own), "held-out": len(rows)}
     return {"clips": sizes, "frames": made.arrays["frames"].shape[0], "features": own.shape[2],
-            "metrics": measured(known, own, others)}
+            "metrics": {name: {"name": extractor.look.earned.get(name, name), **one}
+                        for name, one in measured(known, own, others).items()}}
 
 
 def measured(known: Tensor, own: Tensor, others: Tensor | None) -> dict[str, dict[str, Any]]:

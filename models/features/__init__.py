@@ -7,6 +7,7 @@ a `FeatureExtractor`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from torch import Tensor
@@ -18,6 +19,12 @@ class FeatureExtractor(Protocol):
     @property
     def name(self) -> str:
         """The network and how clips are prepared for it, e.g. "random3d (grey, 64 px bilinear, seed 0)"."""
+        ...
+
+    @property
+    def earned(self) -> Mapping[str, str]:
+        """Metric of `tasks.metrics.distribution` -> the published name that is its due in these features, e.g. I3D's
+        {"frechet": "FVD"}; nothing for a network that no published metric is taken in."""
         ...
 
     def __call__(self, frames: Tensor) -> Tensor:

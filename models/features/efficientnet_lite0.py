@@ -5,7 +5,9 @@ Not Inception's, so distances in them must not be set beside published FID.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -32,6 +34,7 @@ class EfficientNetFeatures:
     """See the module."""
 
     name = f"efficientnet_lite0 (ImageNet; {SIDE} px bilinear, ImageNet normalisation)"
+    earned: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, weights: Path) -> None:
         self._net = load_efficientnet_lite0(weights)

@@ -6,6 +6,9 @@ and a small one little.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
@@ -33,6 +36,7 @@ class Random3d:
     """
 
     name = f"random3d (random 3-D network of seed {SEED}; grey, {SIDE} px bilinear)"
+    earned: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self) -> None:
         rng = generator(SEED)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
@@ -23,6 +26,8 @@ class Params(BaseModel):
 
 class VaeFeatures:
     """See the module. It has seen the real training clips, so it knows them better than any others."""
+
+    earned: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, params: Params, checkpoint: Checkpoint) -> None:
         self.name = (f"{params.critic} (VAE of real training frames; own size, latents over {GRID} x {GRID} parts and their "
