@@ -97,6 +97,19 @@ def control(name: str, params: ParamsPath = PARAMS, data: DataPath = DATA) -> No
 
 
 @app.command(rich_help_panel=stages)
+def audit(name: str, params: ParamsPath = PARAMS, data: DataPath = DATA) -> None:
+    """Ask of every clip of one synthetic set whether it is a near copy of a training clip.
+
+    The line does it for the set that is to be released, and refuses the release if there are too many (`audit` in the
+    parameters). The report shows the pairs most alike, of other sets too. Example: `cinefab audit lddm`
+    """
+    from flows.curate import audit as flow
+    from flows.server import run_linked
+
+    typer.echo(run_linked(flow, params=params, data=Layout(data), name=name)["sentence"])
+
+
+@app.command(rich_help_panel=stages)
 def benchmark(params: ParamsPath = PARAMS, data: DataPath = DATA) -> None:
     """Train every arm on every seed and test it on held-out patients."""
     from flows.prove import benchmark as flow
@@ -106,18 +119,18 @@ def benchmark(params: ParamsPath = PARAMS, data: DataPath = DATA) -> None:
 
 
 @app.command(rich_help_panel=stages)
-def release(params: ParamsPath = PARAMS, data: DataPath = DATA) -> None:
-    """Accepted clips, manifest, decisions, provenance and data card in one folder."""
-    from flows.publish import release as flow
+def report(params: ParamsPath = PARAMS, data: DataPath = DATA) -> None:
+    """One self-contained HTML page about the run."""
+    from flows.publish import report as flow
     from flows.server import run_linked
 
     run_linked(flow, params=params, data=Layout(data))
 
 
 @app.command(rich_help_panel=stages)
-def report(params: ParamsPath = PARAMS, data: DataPath = DATA) -> None:
-    """One self-contained HTML page about the run."""
-    from flows.publish import report as flow
+def release(params: ParamsPath = PARAMS, data: DataPath = DATA) -> None:
+    """Accepted clips, manifest, decisions, provenance and data card in one folder."""
+    from flows.publish import release as flow
     from flows.server import run_linked
 
     run_linked(flow, params=params, data=Layout(data))
@@ -193,17 +206,6 @@ def fetch(
         raise ValueError(f"data lung: give --from with a clone of github.com/{OWNER}; see README: lung ultrasound")
     else:
         raise ValueError(f"data: {name!r} is not known; choose hippocampus or lung, or see README: bring your own data")
-
-
-@app.command()
-def audit(name: str, params: ParamsPath = PARAMS, data: DataPath = DATA) -> None:
-    """Ask of every clip of one synthetic set whether it is a near copy of a training clip.
-
-    Then `cinefab report` shows the pairs most alike. Example: `cinefab audit lddm`
-    """
-    from flows.curate import audit as flow
-
-    typer.echo(flow(params, Layout(data), name)["sentence"])
 
 
 @app.command()

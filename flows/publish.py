@@ -1,4 +1,4 @@
-"""The release and the report."""
+"""The report and the release."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from tasks.release import release as make_release
 from tasks.report import report as make_report
 
 
-@flow(name="release")
-def release(params: Path, data: Layout) -> dict[str, Any]:
-    tree = load_params(params)
-    facts = make_release(tree.release, tree.dataset, data.prepared, data.clips, data.decisions, data.benchmark, data.release)
-    counts("release", facts)
-    return facts
-
-
 @flow(name="report")
 def report(params: Path, data: Layout) -> Path:
     path = make_report(load_params(params), data.root, data.reports)
     link("report", path)
     return path
+
+
+@flow(name="release")
+def release(params: Path, data: Layout) -> dict[str, Any]:
+    tree = load_params(params)
+    facts = make_release(tree.release, tree.dataset, tree.audit, data.prepared, data.clips, data.decisions, data.audit,
+                         data.benchmark, data.release)
+    counts("release", facts)
+    return facts

@@ -43,11 +43,12 @@ from tasks.metrics.copies import (
     pictures,
     threshold_of,
 )
+from tasks.params import AuditParams
 from tasks.pictures import panels, tile, webp
 from tasks.records import AuditRecord, ClipRecord, ConditionRecord, ProvenanceRecord
 from tasks.statistics import bootstrap_mean, resamples
 from tasks.store import ClipStore
-from tasks.tables import atomic_write, read_table, write_json, write_table
+from tasks.tables import atomic_write, read_json, read_table, write_json, write_table
 
 FALSE_ALARMS = 0.01
 """Share of held-out clips that may be called near copies."""
@@ -265,3 +266,18 @@ def _worst(rows: Sequence[AuditRecord], found: Nearest, made: ClipStore, trainin
     right = training.store.load([training.rows[row] for row in known])["frames"] if min(known) >= 0 else left
     pairs = np.stack([panels(left), panels(right)], 1)
     return webp(tile(pairs.reshape(-1, *pairs.shape[2:]), columns=4))
+
+
+def audit_of(folder: Path, store: ClipStore) -> dict[str, Any] | None:
+    """A set's `audit.json`; None where there is none, or it is of clips that have since been sampled anew."""
+    if not (path := folder / "audit.json").exists():
+        return None
+    found = read_json(path)
+    return found if found["clips_digest"] == store.digest else None
+
+
+def judge_release(params: AuditParams, rows: Sequence[AuditRecord]) -> dict[str, Any]:
+    """{**share, most, above, refused} of the clips that are to be released."""
+    share = share_of(rows)
+    above = share["value"] > params.most
+    return {**share, "most": params.most, "above": above, "refused": above and params.refuse}

@@ -108,6 +108,14 @@ class ControlParams(Section):
         return [*([{"kind": "vae", "critic": self.vae}] if self.vae else []), {"kind": "random3d"}]
 
 
+class AuditParams(Section):
+    """What follows if released clips are near copies of training clips."""
+
+    most: float = Field(0.05, ge=0, le=1, description="share of near copies above which a release is refused; five times the "
+                        "false alarms, as the threshold of some tens of held-out clips is rough")
+    refuse: bool = Field(True, description="false: release all the same, and say so on its card")
+
+
 SegmenterKind = Literal["vnet", "dynunet", "swinunetr"]
 
 
@@ -245,6 +253,7 @@ class Params(Section):
     samples: dict[str, SampleParams]
     filters: dict[str, Entry] = Field(description="the chain, in order")
     control: ControlParams
+    audit: AuditParams = Field(default_factory=lambda: AuditParams.model_validate({}))
     benchmark: BenchmarkParams
     release: ReleaseParams
     repeats: RepeatParams | None = Field(None, description="other splits of the patients; `dvc repro` does not look at it")

@@ -18,17 +18,23 @@ import numpy as np
 
 from models.clip import UNKNOWN
 from tasks.account import NAMES, SourceAccount, interval, p_value, read_benchmark, read_filters, read_sources
+from tasks.audit import audit_of, judge_release
 from tasks.fingerprint import fingerprint
-from tasks.params import DatasetParams, ReleaseParams
+from tasks.params import AuditParams, DatasetParams, ReleaseParams
 from tasks.patients import outside_name
-from tasks.records import ClipRecord, Decision, ProvenanceRecord, accepted
+from tasks.records import AuditRecord, ClipRecord, Decision, ProvenanceRecord, accepted
 from tasks.store import ClipStore
 from tasks.store_check import verify
 from tasks.tables import atomic_write, file_digest, read_json, read_table, write_json, write_table
 
 logger = logging.getLogger(__name__)
 
-TABLES = ("manifest.parquet", "decisions.parquet", "provenance.parquet", "README.md")
+TABLES = ("manifest.parquet", "decisions.parquet", "provenance.parquet", "audit.parquet", "README.md")
+
+
+class RefusedError(ValueError):
+    """Too many of the accepted clips are near copies of training clips."""
+
 
 
 @dataclass(frozen=True)
@@ -56,18 +62,20 @@ class ReleasedClip:
     digest: str
 
 
-def release(params: ReleaseParams, dataset: DatasetParams, prepared: Path, clips: Path, decisions: Path, benchmark: Path,
-            out: Path) -> dict[str, Any]:
-    """Write clips.zarr, the three tables, the data card README.md and release.json; resumes after a kill.
+def release(params: ReleaseParams, dataset: DatasetParams, audit: AuditParams, prepared: Path, clips: Path, decisions: Path,
+            audits: Path, benchmark: Path, out: Path) -> dict[str, Any]:
+    """Write clips.zarr, the four tables, the data card README.md and release.json; resumes after a kill.
 
     Args:
-        clips, decisions: folders with one folder for each synthetic set.
+        clips, decisions, audits: folders with one folder for each synthetic set.
 
     Returns:
         What release.json holds.
 
     Raises:
-        ValueError: if no clip was accepted, if the decisions are not about these clips, if a clip was made from a
+        RefusedError: if more of the accepted clips are near copies of training clips than `audit` lets pass; a release that
+            was in the folder is withdrawn.
+        ValueError: if no clip was accepted, if decisions or audit are not about these clips, if a clip was made from a
             held-out or unknown patient, or if the folder's pixels are not those that were sampled.
     """
     chosen = clips / params.source
@@ -83,6 +91,7 @@ def release(params: ReleaseParams, dataset: DatasetParams, prepared: Path, clips
     kept = [provenance[row] for row in rows]
     _refuse_leaks(kept, read_table(prepared / "manifest.parquet", ClipRecord))
     source = ClipStore.open(chosen / "clips.zarr")
+    audited, compared = _refuse_copies(audit, params.source, audits / params.source, source, kept, out)
     mark = fingerprint("release", params.model_dump(mode="json"), source.digest, [record.clip_id for record in kept])
     out.mkdir(parents=True, exist_ok=True)
     _sweep(out, mark)
@@ -91,8 +100,9 @@ def release(params: ReleaseParams, dataset: DatasetParams, prepared: Path, clips
     write_table(out / "manifest.parquet", manifest, ReleasedClip)
     write_table(out / "decisions.parquet", judged, Decision)
     write_table(out / "provenance.parquet", kept, ProvenanceRecord)
+    write_table(out / "audit.parquet", compared, AuditRecord)
     sources = read_sources(prepared)
-    facts = _facts(params, dataset, source, provenance, manifest, sources)
+    facts = _facts(params, dataset, source, provenance, manifest, sources) | {"audit": audited}
     card = _card(facts, params, dataset, sources, clips, benchmark, kept, judged)
     atomic_write(out / "README.md", card.encode())
     if problems := verify(out / "clips.zarr"):
@@ -125,6 +135,24 @@ def _refuse_leaks(kept: list[ProvenanceRecord], records: list[ClipRecord]) -> No
                     f"clip {record.clip_id}: its condition is of patient {patient!r}, who is in {where}; "
                     "run the line from `condition` again"
                 )
+
+
+def _refuse_copies(params: AuditParams, name: str, folder: Path, source: ClipStore, kept: list[ProvenanceRecord],
+                   out: Path) -> tuple[dict[str, Any], list[AuditRecord]]:
+    """What the audit says of these clips, with the numbers of the whole set, and its rows about them."""
+    found = audit_of(folder, source)
+    if found is None:
+        raise ValueError(f"{folder}: no audit of the clips that set {name!r} has now; run `cinefab audit {name}`")
+    by_id = {row.clip_id: row for row in read_table(folder / "audit.parquet", AuditRecord)}
+    rows = [by_id[record.clip_id] for record in kept]
+    judged = judge_release(params, rows)
+    if judged["refused"]:
+        (out / "release.json").unlink(missing_ok=True)
+        raise RefusedError(
+            f"audit: {judged['copies']} of {judged['clips']} accepted clips of {name!r} ({judged['value']:.1%}) are near "
+            f"copies of training clips, more than audit.most ({params.most:.1%}); look at {folder / 'audit.webp'} and the "
+            "report, then train on more clips or for fewer steps, or set audit.refuse: false to release them all the same")
+    return judged | {what: found[what] for what in ("threshold", "ratio", "own", "sentence")}, rows
 
 
 def _sweep(out: Path, mark: str) -> None:

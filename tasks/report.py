@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from tasks.account import (
     read_filters,
     read_sources,
 )
+from tasks.audit import audit_of, judge_release
 from tasks.charts import beside, curves, histogram, smooth, whiskers
 from tasks.checkpoints import checkpoint_digest
 from tasks.condition import STORE
@@ -53,14 +55,14 @@ class Step:
 def report(params: Params, data: Path, out: Path) -> Path:
     """Write `report.html`, and `clips.webp` for a README, from the folders of one run; the same run gives the same bytes.
 
-    What is not there yet (release, benchmark, a set, curves) is shown as not run; prepared data, conditions and the
-    released set must be there.
+    What is not there yet (audit, benchmark, a set, curves) is shown as not run; prepared data, conditions and the set that is
+    to be released must be there. The release comes after it, so that one that is refused still has its report.
 
     Returns:
         The page's path.
 
     Raises:
-        ValueError: if the released set was not sampled.
+        ValueError: if the set that is to be released was not sampled.
     """
     shown = gallery.read_set(params.release.source, data / "clips", data / "decisions")
     if shown is None:
@@ -68,17 +70,16 @@ def report(params: Params, data: Path, out: Path) -> Path:
         raise ValueError(f"{data / 'clips' / source}: no such set; run `cinefab sample {source}` first")
     sources, filters = read_sources(data / "prepared"), read_filters(shown.decisions)
     outcome = read_benchmark(data / "benchmark")
-    facts = data / "release" / "release.json"
-    released = read_json(facts) if facts.exists() else None
+    judged = _judged(params, data / "audit" / shown.name, shown)
     control = _numbers(params, data / "control", "control.json")
     page = pages().get_template("report.html").render(
         params=params,
-        release=released,
+        judged=judged,
         asked=_asked(params),
         yaml=_yaml(params),
         sources=sources,
         real_steps=_real_steps(sources),
-        synthetic_steps=_synthetic_steps(params, data, shown, filters, released),
+        synthetic_steps=_synthetic_steps(params, data, shown, filters, judged),
         sets=_sets(params, data),
         side_by_side=gallery.side_by_side(shown, data / "prepared", data / "conditions"),
         shown=shown,
@@ -92,10 +93,10 @@ def report(params: Params, data: Path, out: Path) -> Path:
                    for name, change, numbers in _numbers(params, data / "control", "animation.json")],
         audits=[(name, change, numbers, *_audited(data / "audit" / name, name, numbers))
                 for name, change, numbers in _numbers(params, data / "audit", "audit.json")
-                # no stage of the line: it may be of clips that have since been sampled anew
-                if numbers["clips_digest"] == ClipStore.open(data / "clips" / name / "clips.zarr").digest],
+                # of sets that are not released by hand, so maybe of clips that have since been sampled anew
+                if audit_of(data / "audit" / name, ClipStore.open(data / "clips" / name / "clips.zarr"))],
         rounds=_numbers(params, data / "clips", "rounds.json"),
-        frequencies=_frequencies(released["counts"]) if released else [],
+        frequencies=_frequencies(shown, sources),
         kept=gallery.kept(shown),
         dropped=gallery.dropped(shown, filters),
         filters=[(one, _histogram(one)) for one in filters],
@@ -109,7 +110,7 @@ def report(params: Params, data: Path, out: Path) -> Path:
         benchmark_curves=_benchmark_curves(data / "benchmark" / "curves.csv"),
         ablations=_ablations(params, outcome),
         pooled=POOLED,
-        digests=_digests(data, released),
+        digests=_digests(data),
     )
     out.mkdir(parents=True, exist_ok=True)
     atomic_write(out / "report.html", page.encode())
@@ -146,12 +147,20 @@ def _audited(folder: Path, name: str, numbers: dict[str, Any]) -> tuple[Markup, 
     return Markup(chart), pairs
 
 
-def _frequencies(counts: dict[str, Any]) -> list[tuple[str, int, float, int, float]]:
-    """(class, real training clips, their share, released synthetic clips, share of both together), rarest first."""
-    real, made = counts["training_clips_by_label"], counts["clips_by_label"]
+def _judged(params: Params, folder: Path, shown: gallery.SyntheticSet) -> dict[str, Any] | None:
+    """What the audit says of the clips that are to be released; None if there is none of them."""
+    if not shown.kept or audit_of(folder, shown.store) is None:
+        return None
+    rows = {row.clip_id: row for row in read_table(folder / "audit.parquet", AuditRecord)}
+    return judge_release(params.audit, [rows[shown.provenance[row].clip_id] for row in shown.kept])
+
+
+def _frequencies(shown: gallery.SyntheticSet, sources: SourceAccount) -> list[tuple[str, int, float, int, float]]:
+    """(class, real training clips, their share, kept synthetic clips, share of both together), rarest first."""
+    real = {label: splits["train"] for label, splits in sources.labels.items()}
+    made = Counter(label for row in shown.kept if (label := shown.provenance[row].label))
     many, both = sum(real.values()), sum(real.values()) + sum(made.values())
-    rows = [(label, number, number / many, made.get(label, 0), (number + made.get(label, 0)) / both)
-            for label, number in real.items()]
+    rows = [(label, number, number / many, made[label], (number + made[label]) / both) for label, number in real.items()]
     return sorted(rows, key=lambda row: (row[1], row[0]))
 
 
@@ -229,7 +238,7 @@ def _real_steps(sources: SourceAccount) -> list[Step]:
 
 
 def _synthetic_steps(params: Params, data: Path, shown: gallery.SyntheticSet, filters: list[FilterAccount],
-                     released: dict[str, Any] | None) -> list[Step]:
+                     judged: dict[str, Any] | None) -> list[Step]:
     bank = len(read_table(data / "conditions" / "conditions.parquet", ConditionRecord))
     sampled = len(shown.provenance)
     longest = max(bank, sampled)
@@ -240,9 +249,11 @@ def _synthetic_steps(params: Params, data: Path, shown: gallery.SyntheticSet, fi
         steps.append(Step(f"dropped by {one.name}", one.dropped, one.dropped / longest, note, minor=True))
     left = len(shown.kept)
     steps.append(Step("kept", left, left / longest, f"{left / max(1, sampled):.0%} of those sampled"))
-    if released:
-        number = released["counts"]["clips"]
-        steps.append(Step("released", number, number / longest, f"{released['name']} {released['version']}"))
+    if judged:
+        note = f"of them; more than {judged['most']:.1%} and the release is refused"
+        steps.append(Step("near copies", judged["copies"], judged["copies"] / longest, note, minor=True))
+    number = 0 if judged and judged["refused"] else left
+    steps.append(Step("to be released", number, number / longest, f"{params.release.name} {params.release.version}"))
     return steps
 
 
@@ -308,12 +319,10 @@ def _ablations(params: Params, outcome: BenchmarkAccount | None) -> list[Ablatio
     return rows
 
 
-def _digests(data: Path, released: dict[str, Any] | None) -> list[tuple[str, str]]:
+def _digests(data: Path) -> list[tuple[str, str]]:
     stores = sorted([data / "prepared" / "clips.zarr", data / "conditions" / STORE, *data.glob("clips/*/clips.zarr")])
     rows = [(str(path.parent.relative_to(data)), ClipStore.open(path).digest) for path in stores if path.exists()]
     records = [*data.glob("checkpoints/*/checkpoint.json"), *data.glob("critics/*/checkpoint.json")]
     folders = sorted(path.parent for path in records)
     rows += [(str(folder.relative_to(data)), checkpoint_digest(folder)) for folder in folders]
-    if released:
-        rows.append(("release", released["store_digest"]))
     return [*rows, ("code", code_digest())]

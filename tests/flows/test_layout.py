@@ -32,6 +32,7 @@ def test_outputs_are_the_layout() -> None:
     assert outs("sample") == {str(data.clips / "${key}")}
     assert outs("curate") == {str(data.decisions / "${key}")}
     assert outs("control") == {str(data.control / "${key}")}
+    assert outs("audit") == {str(data.audit / "${release.source}")}
     assert all(Path(out).is_relative_to(data.benchmark) for out in outs("benchmark"))
     assert outs("release") == {str(data.release)}
     assert outs("report") == {str(data.reports)}

@@ -18,7 +18,7 @@ import zarr
 
 from tasks.account import FilterAccount, interval, p_value
 from tasks.params import Params
-from tasks.records import Decision, ProvenanceRecord, accepted
+from tasks.records import AuditRecord, Decision, ProvenanceRecord, accepted
 from tasks.release import ReleasedClip, release
 from tasks.store import ClipStore
 from tasks.store_check import verify
@@ -41,8 +41,8 @@ def line(made: tuple[Path, Params], tmp_path: Path) -> tuple[Path, Params]:
 
 
 def make(data: Path, tree: Params) -> dict[str, Any]:
-    folders = (data / name for name in ("prepared", "clips", "decisions", "benchmark", "release"))
-    return release(tree.release, tree.dataset, *folders)
+    folders = (data / name for name in ("prepared", "clips", "decisions", "audit", "benchmark", "release"))
+    return release(tree.release, tree.dataset, tree.audit, *folders)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -196,7 +196,7 @@ def test_the_card_says_what_the_files_say(made: tuple[Path, Params]) -> None:
     assert f"| vnet | mixed | {mixed['mean']:.3f} [{mixed['low']:.3f}, {mixed['high']:.3f}] |" in card
     assert "<b>" not in card  # a class of that name is text, not markup
     described = set(re.findall(r"`(\w+)`", card[card.index("| table | column |") :]))
-    assert described == {field.name for row in (ReleasedClip, Decision, ProvenanceRecord) for field in fields(row)}
+    assert described == {field.name for row in (ReleasedClip, Decision, ProvenanceRecord, AuditRecord) for field in fields(row)}
 
 
 def test_the_card_of_real_data_without_a_benchmark(line: tuple[Path, Params]) -> None:

@@ -64,8 +64,8 @@ class Page(HTMLParser):
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Params]:
     data, tree = tmp_path_factory.mktemp("line"), tiny_line.params()
     tiny_line.build(data, tree)
-    folders = (data / name for name in ("prepared", "clips", "decisions", "benchmark", "release"))
-    release(tree.release, tree.dataset, *folders)
+    folders = (data / name for name in ("prepared", "clips", "decisions", "audit", "benchmark", "release"))
+    release(tree.release, tree.dataset, tree.audit, *folders)
     report(tree, data, data / "reports")
     return data, tree
 
@@ -101,7 +101,7 @@ def test_every_section_is_there_and_every_link_arrives(page: Page) -> None:
 
 def test_every_picture_has_words_and_moves(page: Page) -> None:
     pictures = [attributes for tag, attributes in page.tags if tag == "img"]
-    assert len(pictures) == 5 + 2 + 3 + 7  # conditions, sets, dropped, kept
+    assert len(pictures) == 5 + 2 + 1 + 3 + 7  # conditions, sets, pairs most alike, dropped, kept
     assert all(attributes["alt"] for attributes in pictures)
     assert all(attributes.get("aria-label") for tag, attributes in page.tags if tag == "svg")
     for attributes in pictures:
@@ -114,7 +114,8 @@ def test_counts_through_every_stage(page: Page) -> None:
     for bar in ("inputs found 13 12 gave clips", "quarantined 1", "clips 12 12 patients",
                 "training 6 6 patients; 5 clips annotated", "validation 2", "test 4", "conditions 5", "sampled 10",
                 "dropped by similarity 2 of 10; threshold 98",
-                "dropped by agreement 1 of 8; threshold >= 0.62", "kept 7 70% of those sampled", "released 7 tiny-wires v1"):
+                "dropped by agreement 1 of 8; threshold >= 0.62", "kept 7 70% of those sampled",
+                "to be released 7 tiny-wires v1"):
         assert bar in page.text
 
 
@@ -151,8 +152,8 @@ def test_a_classification_run_is_told_by_its_own_metrics(line: tuple[Path, Param
         write_json(data / "benchmark" / f"{name}.json", getattr(found, name))
     tree = tree.model_copy(update={"benchmark": benchmark})
     page = Page(report(tree, data, data / "reports").read_text())
-    folders = (data / name for name in ("prepared", "clips", "decisions", "benchmark", "release"))
-    release(tree.release, tree.dataset, *folders)
+    folders = (data / name for name in ("prepared", "clips", "decisions", "audit", "benchmark", "release"))
+    release(tree.release, tree.dataset, tree.audit, *folders)
     card = (data / "release" / "README.md").read_text()
     for text in (page.text, card):
         assert found.verdict["sentence"] in text and "Classification of" in text and "Balanced accuracy" in text
@@ -204,12 +205,12 @@ def test_the_same_run_gives_the_same_bytes(line: tuple[Path, Params], made: tupl
 
 def test_what_was_not_run_is_said(line: tuple[Path, Params]) -> None:
     data, tree = line
-    for folder in ("benchmark", "release", "checkpoints", "critics", "clips/no_consistency", "decisions/sfvd"):
+    for folder in ("benchmark", "audit", "checkpoints", "critics", "clips/no_consistency", "decisions/sfvd"):
         shutil.rmtree(data / folder)
     (data / "prepared" / "quarantine.parquet").unlink()
     page = Page(report(tree, data, data / "reports").read_text())
     assert "Benchmark not run: nothing can be said" in page.text
-    assert "released clips not run" in page.text
+    assert "No audit looked for such parts." in page.text
     assert "No filter was run: every sampled clip counts as kept." in page.text
     assert "kept 10 100% of those sampled" in page.text
     assert page.text.count("Not run.") == 2  # training and benchmark
@@ -242,7 +243,6 @@ def test_a_set_that_lost_every_clip_still_has_a_report(line: tuple[Path, Params]
     ids = {row.clip_id for row in read_table(table, Decision)}
     lost = [Decision(clip, "agreement", False, float("nan"), "none", "all wrong") for clip in sorted(ids)]
     write_table(table, lost, Decision)
-    shutil.rmtree(data / "release")
     page = Page(report(tree, data, data / "reports").read_text())
     assert "kept 0 0% of those sampled" in page.text
     assert page.text.count("all wrong") == 10

@@ -313,7 +313,8 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Tree]:
 
 
 def released(data: Path, tree: Tree, out: Path) -> dict[str, Any]:
-    return release(tree.release, tree.dataset, *(data / name for name in ("prepared", "clips", "decisions", "benchmark")), out)
+    folders = (data / name for name in ("prepared", "clips", "decisions", "audit", "benchmark"))
+    return release(tree.release, tree.dataset, tree.audit, *folders, out)
 
 
 def test_a_release_says_who_came_from_outside(line: tuple[Path, Tree], tmp_path: Path) -> None:

@@ -10,11 +10,13 @@ from diffusers import UNet2DModel
 
 from models.generators import Checkpoint
 from models.trainer import TrainParams
+from tasks.audit import audit
 from tasks.checkpoints import save_checkpoint
 from tasks.comparisons import compare, summaries, verdict
 from tasks.condition import make_conditions
 from tasks.params import (
     ArmParams,
+    AuditParams,
     BenchmarkParams,
     DatasetParams,
     NetworkParams,
@@ -60,6 +62,7 @@ def params(simulated: bool = True, licence: str = "made here") -> Params:
             "no_consistency": SampleParams(generator="sfvd", clips=SAMPLED, sampling={**sampling, "order": "chronological"}),
         },
         filters={"similarity": {"kind": "similarity", "critic": "look"}, "agreement": {"kind": "agreement", "critic": "look"}},
+        audit=AuditParams(most=1.0),  # the tiny sets show the training clips' own scenes
         benchmark=BenchmarkParams(
             arms={
                 "real": ArmParams(real=True),
@@ -85,6 +88,8 @@ def build(data: Path, tree: Params) -> None:
     for name in tree.samples:
         _sampled(data, name, tree, rng)
         _decided(data, name)
+    made, audited = (data / stage / tree.release.source for stage in ("clips", "audit"))
+    audit(data / "prepared", data / "conditions", data / "checkpoints" / "sfvd", made, audited)
     _benchmark(data / "benchmark", tree, rng)
 
 
