@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.metrics.pairwise import polynomial_kernel
 from torch import Tensor
 
@@ -98,6 +100,26 @@ def test_a_clip_on_the_edge_of_a_ball_is_outside() -> None:
     """Of equal sets density is 1: a ball holds its own clip and the k - 1 that are nearer than the k-th."""
     rows = 100 + torch.randn(40, 8, generator=generator(0))
     assert float(neighbours(rows, rows.clone()).balls.mean()) / near.NEAREST == 1
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_rounding_decides_nothing(data: st.DataObject) -> None:
+    """Rows of whole numbers, far from 0 and full of ties: what single precision decides is what exact integers do."""
+    width, offset = data.draw(st.integers(1, 40)), data.draw(st.sampled_from([0, 1000, 100_000]))
+    sizes = st.integers(near.NEAREST + 1, 40)
+    known, made = (torch.randint(0, data.draw(st.sampled_from([2, 5, 2000])), (data.draw(sizes), width),
+                                 generator=torch.Generator().manual_seed(data.draw(st.integers(0, 99)))) for _ in range(2))
+    away = (known[:, None] - made).square().sum(2)
+    radii = []
+    for rows in (known, made):
+        own = (rows[:, None] - rows).square().sum(2) + torch.eye(len(rows), dtype=torch.int64) * 10**12
+        radii.append(own.sort(1).values[:, near.NEAREST - 1])
+    found = neighbours(known + offset, made + offset)
+    inside = away < radii[0][:, None]
+    assert torch.equal(found.balls, inside.sum(0).double())
+    assert torch.equal(found.covered, inside.any(1).double())
+    assert torch.equal(found.recalled, (away < radii[1]).any(1).double())
 
 
 def test_frechet_of_many_and_of_few_rows() -> None:
