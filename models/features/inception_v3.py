@@ -1,8 +1,8 @@
 """Features of FID's Inception-v3, frame after frame: what FID and KID are taken in.
 
 Of the weights there are two forms, and of the way to 299 pixels three, whose numbers must not be mixed (Parmar et al., CVPR
-2022): clean-fid's filters before it shrinks; pytorch-fid's and StyleGAN2-ADA's do not, and sample at different places. Frames are
-never made JPEG or rounded on the way.
+2022): clean-fid's filters before it shrinks; pytorch-fid's and StyleGAN2-ADA's do not, and sample at different places. Frames
+are never made JPEG or rounded on the way.
 """
 
 from __future__ import annotations
