@@ -122,6 +122,6 @@ def load_lpips(params: LpipsParams) -> Lpips:
     Raises:
         ValueError: if a file is missing or another one.
     """
-    stored = torch.load(HEADS[params.net].within(params.heads), map_location="cpu", weights_only=True)
+    stored = HEADS[params.net].tensors(params.heads)
     heads = [stored[f"lin{layer}.model.1.weight"].flatten() for layer in range(len(KNOWN[params.net].taps))]
     return Lpips(load_backbone(params.net, params.weights), heads)

@@ -7,6 +7,9 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 
 @dataclass(frozen=True)
 class WeightFile:
@@ -35,3 +38,12 @@ class WeightFile:
         if found != self.sha256:
             raise ValueError(f"{path} has sha256 {found}, not {self.sha256}; get it again, {self.source}")
         return path
+
+    def tensors(self, folder: Path) -> dict[str, Tensor]:
+        """What it holds by name, on the CPU; nothing but tensors is unpickled, and of no file that is not its owner's.
+
+        Raises:
+            ValueError: as `within`.
+        """
+        found: dict[str, Tensor] = torch.load(self.within(folder), map_location="cpu", weights_only=True)
+        return found

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from models.weight_files import WeightFile
@@ -85,6 +84,6 @@ def load_backbone(kind: BackboneKind, folder: Path) -> Backbone:
         ValueError: if it is missing or another one.
     """
     net = Backbone(kind)
-    weights = torch.load(net.known.file.within(folder), map_location="cpu", weights_only=True)
+    weights = net.known.file.tensors(folder)
     net.load_state_dict({key: value for key, value in weights.items() if key.startswith("features.")})
     return net.eval().requires_grad_(False)

@@ -6,7 +6,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -83,7 +82,7 @@ def load_efficientnet_lite0(folder: Path) -> EfficientNetLite0:
     Raises:
         ValueError: if it is missing or another one.
     """
-    weights = torch.load(FILE.within(folder), map_location="cpu", weights_only=True)
+    weights = FILE.tensors(folder)
     net = EfficientNetLite0()
     net.load_state_dict({re.sub(r"(^|\.)_", r"\1", key): value for key, value in weights.items() if not key.startswith("_fc.")})
     return net.eval()

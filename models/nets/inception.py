@@ -150,7 +150,7 @@ def load_inception(folder: Path) -> InceptionV3:
     Raises:
         ValueError: if it is missing or another one.
     """
-    weights = torch.load(FILE.within(folder), map_location="cpu", weights_only=True)
+    weights = FILE.tensors(folder)
     net = InceptionV3()
     net.load_state_dict({key: value for key, value in weights.items() if not key.startswith("fc.")})
     return net.eval()
