@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,15 @@ def test_kid_is_unbiased_and_a_resample_too() -> None:
     known, made = sets(60, 60)
     drawn = kid(known, made, torch.from_numpy(np.random.default_rng(0).multinomial(60, np.full(60, 1 / 60), 2000)))
     assert float(drawn.mean()) == pytest.approx(float(kid(known, made, one(made))), abs=0.1 * float(drawn.std()))
+
+
+def test_kid_is_the_mean_of_what_torchmetrics_has_over_subsets() -> None:
+    """KID is reported as the mean over random subsets of equal size (torch-fidelity's 100 of 1000): ours is that of all."""
+    poly_mmd = pytest.importorskip("torchmetrics.image.kid").poly_mmd
+    known, made = (rows.double() for rows in sets(6, 5))
+    subsets = [poly_mmd(known[list(first)], made[list(second)]) for first in combinations(range(6), 4)
+               for second in combinations(range(5), 4)]
+    assert float(kid(known, made, one(made))) == pytest.approx(float(torch.stack(subsets).mean()), rel=1e-9)
 
 
 def test_cmmd_against_its_definition(block: None) -> None:
