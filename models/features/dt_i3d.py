@@ -24,7 +24,7 @@ from models.generators import Checkpoint
 from models.nets.i3d import SIDE, load_i3d, looped, shown
 
 CRITIC = None
-CLASSES, EPSILON, TOGETHER = 18, 1e-5, 4
+CLASSES, EPSILON, TOGETHER = 18, 1e-5, 2
 """Of dynamic textures, of batch norms, and clips that the network looks at together."""
 
 

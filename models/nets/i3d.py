@@ -39,11 +39,11 @@ class Pool(nn.Module):
 
     def __init__(self, kernel: Three, stride: Three) -> None:
         super().__init__()
-        self._kernel, self._stride = kernel, stride
+        self.kernel, self.stride = kernel, stride
 
     def forward(self, x: Tensor) -> Tensor:
-        before = [lack // 2 for lack in _lacking(x, self._kernel, self._stride)]
-        return functional.max_pool3d(x, self._kernel, self._stride, before, ceil_mode=True)
+        before = [lack // 2 for lack in _lacking(x, self.kernel, self.stride)]
+        return functional.max_pool3d(x, self.kernel, self.stride, before, ceil_mode=True)
 
 
 class Unit(nn.Module):
@@ -53,11 +53,11 @@ class Unit(nn.Module):
         super().__init__()
         self.conv3d: nn.Module = nn.Conv3d(before, after, kernel, stride, kernel // 2 if stride == 1 else 0, bias=False)
         self.bn: nn.Module = nn.BatchNorm3d(after, eps)
-        self._kernel, self._stride = (kernel,) * 3, (stride,) * 3
+        self.kernel, self.stride = (kernel,) * 3, (stride,) * 3
 
     def forward(self, x: Tensor) -> Tensor:
-        if self._stride != (1, 1, 1):
-            lacking = _lacking(x, self._kernel, self._stride)
+        if self.stride != (1, 1, 1):
+            lacking = _lacking(x, self.kernel, self.stride)
             x = functional.pad(x, [side for lack in reversed(lacking) for side in (lack // 2, lack - lack // 2)])
         return functional.relu_(self.bn(self.conv3d(x)))
 
