@@ -162,6 +162,14 @@ def test_too_few_is_refused_or_flagged() -> None:
         assert cell["low"] < cell["high"]
 
 
+def test_of_two_clips_an_interval_leaves_out_resamples_of_one() -> None:
+    """KID of one clip, taken twice, is of no pair; there would be no interval, and no file."""
+    known, made = (torch.randn(n, 1, 8, generator=generator(n)) for n in (60, 2))
+    assert kid(known[:, 0], made[:, 0], torch.tensor([[2, 0]])).isnan()
+    found = measured(known, made, None)["kid"]
+    assert found["low"] <= found["value"] <= found["high"]
+
+
 def write(path: Path, number: int, seed: int) -> ClipStore:
     frames = np.random.default_rng(seed).integers(0, 255, (number, 3, 12, 12, 1)).astype(np.uint8)
     store = ClipStore.create(path, {"frames": ArraySpec((3, 12, 12, 1), "uint8")}, number, "f")
