@@ -218,7 +218,8 @@ def temporal_table(study: Path) -> str:
                  *(f"{seen[name][what]['value']:.3f}" for what in looks)]
         lines.append(f"| {words} | " + " | ".join(cells) + " |")
     held, own = frames["clip_by_clip"]["frames"]["real"], seen["clip_by_clip"]
-    cells = [f"{held:.2f} (held out)", *("{:.3f} ({:.3f} to {:.3f})".format(own[what]["real"], *band(own[what])) for what in looks)]
+    cells = [f"{held:.2f} (held out)",
+             *("{:.3f} ({:.3f} to {:.3f})".format(own[what]["real"], *band(own[what])) for what in looks)]
     return "\n".join([*lines, "| real (90 % of them) | " + " | ".join(cells) + " |"])
 
 
