@@ -49,7 +49,7 @@ def likeness(prepared: Path, clips: Path, cache: Path, out: Path) -> dict[str, d
             return {}
         chosen, digests = store.subset(rows), store.digests
         mark = fingerprint("likeness", trained_on["digest"], [digests[row] for row in rows])
-        return kept(cache, mark, lambda: {"DS": likest_other(chosen).double(), "OS": likest(chosen, training).double()})
+        return kept(cache, mark, lambda: {"DS": likest_other(chosen), "OS": likest(chosen, training)})
 
     rows = spread(len(made), MEASURED)
     store, others = real_clips(prepared, "test", len(rows))

@@ -5,7 +5,8 @@ similarity of frames (Wang et al. 2004; Gaussian window of 11 pixels, standard d
 frames and colours: frame t is compared with frame t.
 
 A pair needs one blur, that of the product of its frames; all else of SSIM is known of each clip alone. The blur is two matrix
-products, in a tenth of a convolution's time. Clips are read in blocks, so memory does not grow with their number.
+products, which is many times faster than a convolution: 80 times 200 clips of 8 frames of 64 x 64 pixels took 7 to 12 s on one
+core. Clips are read in blocks, so memory does not grow with their number.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ REACH, SIGMA = 5, 1.5
 """Of the window, in pixels."""
 STEADY = (0.01**2, 0.03**2)
 """SSIM's two constants, for pixels in 0..1."""
-BLOCK, TOGETHER = 32, 4
+BLOCK, TOGETHER = 32, 2
 """Clips in memory at a time; pairs at a time, few enough for a processor's cache."""
 
 
@@ -35,19 +36,18 @@ class Windows:
     """What SSIM needs of B clips, whatever they are compared with. P is frames times colours; h, w are where windows fit.
 
     Attributes:
-        detail: (B, P, H, W) pixels less their frame's mean, whose products keep more digits.
-        blurred: (B, P, h, w) mean of `detail` in the window.
-        mean, power, spread: (B, P, h, w) mean of pixels; its square, and their variance, each with half of SSIM's constant.
+        pixels: (B, P, H, W) in 0..1, float64: where a picture is flat, float32 has no digits left for its covariance.
+        mean, power, spread: (B, P, h, w) mean of pixels in the window; its square, and their variance, each with half of SSIM's
+            constant.
     """
 
-    detail: Tensor
-    blurred: Tensor
+    pixels: Tensor
     mean: Tensor
     power: Tensor
     spread: Tensor
 
     def __len__(self) -> int:
-        return len(self.detail)
+        return len(self.pixels)
 
 
 def similarity_name(height: int, width: int) -> str:
@@ -65,25 +65,24 @@ def windows(frames: Tensor) -> Windows:
     height, width = frames.shape[-2:]
     if min(height, width) < 2 * REACH + 1:
         raise ValueError(f"SSIM's window is {2 * REACH + 1} pixels wide, but frames are {height}x{width}; make them larger")
-    pixels = functional.adaptive_avg_pool2d(((frames + 1) / 2).flatten(1, 2), (min(height, LARGEST), min(width, LARGEST)))
-    shift = pixels.mean((2, 3), keepdim=True)
-    detail = pixels - shift
-    blurred = _blur(detail)
-    mean, variance = blurred + shift, _blur(detail.square()) - blurred.square()
-    return Windows(detail, blurred, mean, mean.square() + STEADY[0] / 2, variance + STEADY[1] / 2)
+    size = (min(height, LARGEST), min(width, LARGEST))
+    pixels = functional.adaptive_avg_pool2d(((frames.double() + 1) / 2).flatten(1, 2), size)
+    mean = _blur(pixels)
+    power = mean.square()
+    return Windows(pixels, mean, power + STEADY[0] / 2, _blur(pixels.square()) - power + STEADY[1] / 2)
 
 
 def ssim_table(first: Windows, second: Windows) -> Tensor:
-    """(A, B) structural similarity of all pairs of clips, in -1..1, 1 for equal ones."""
-    found = torch.empty(len(first), len(second))
+    """(A, B) structural similarity of all pairs of clips, float64 in -1..1, 1 for equal ones."""
+    found = torch.empty(len(first), len(second), dtype=torch.float64)
     for row in range(len(first)):
         for start in range(0, len(second), TOGETHER):
             part = slice(start, start + TOGETHER)
-            shared = _blur(first.detail[row] * second.detail[part])
-            shared.addcmul_(first.blurred[row], second.blurred[part], value=-1).mul_(2).add_(STEADY[1])
-            shared.mul_((first.mean[row] * second.mean[part]).mul_(2).add_(STEADY[0]))
-            shared.div_((first.power[row] + second.power[part]).mul_(first.spread[row] + second.spread[part]))
-            found[row, part] = shared.mean((1, 2, 3))
+            means = first.mean[row] * second.mean[part]
+            alike = _blur(first.pixels[row] * second.pixels[part]).sub_(means).mul_(2).add_(STEADY[1])  # twice the covariance
+            alike.mul_(means.mul_(2).add_(STEADY[0]))
+            alike.div_((first.power[row] + second.power[part]).mul_(first.spread[row] + second.spread[part]))
+            found[row, part] = alike.mean((1, 2, 3))
     return found
 
 
@@ -107,7 +106,7 @@ def likest_other(made: ClipSource) -> Tensor:
     """
     if len(made) < 2:
         raise ValueError(f"{len(made)} clip has no other to be like; give at least two")
-    best = torch.full((len(made),), -torch.inf)
+    best = torch.full((len(made),), -torch.inf, dtype=torch.float64)
     for rows, own in _blocks(made):
         for others, other in _blocks(made, rows.start):  # of every two blocks once: SSIM is symmetric
             alike = ssim_table(own, other)
@@ -134,7 +133,7 @@ def _blur(values: Tensor) -> Tensor:
 def _band(size: int) -> Tensor:
     """(size - 2 REACH, size): row i has the window's weights from column i on."""
     bell = torch.softmax(-torch.arange(-REACH, REACH + 1, dtype=torch.float64).square() / (2 * SIGMA**2), 0)
-    band = torch.zeros(size - 2 * REACH, size)
+    band = torch.zeros(size - 2 * REACH, size, dtype=torch.float64)
     for row in range(len(band)):
         band[row, row : row + len(bell)] = bell
     return band
