@@ -27,8 +27,8 @@ REACH, SIGMA = 5, 1.5
 """Of the window, in pixels."""
 STEADY = (0.01**2, 0.03**2)
 """SSIM's two constants, for pixels in 0..1."""
-BLOCK, TOGETHER = 32, 2
-"""Clips in memory at a time; pairs at a time, few enough for a processor's cache."""
+BLOCK, TOGETHER = 32, 2**16
+"""Clips in memory at a time; pixels of pairs at a time, few enough for a processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,10 @@ def windows(frames: Tensor) -> Windows:
 def ssim_table(first: Windows, second: Windows) -> Tensor:
     """(A, B) structural similarity of all pairs of clips, float64 in -1..1, 1 for equal ones."""
     found = torch.empty(len(first), len(second), dtype=torch.float64)
+    together = max(1, TOGETHER // first.pixels[0].numel())
     for row in range(len(first)):
-        for start in range(0, len(second), TOGETHER):
-            part = slice(start, start + TOGETHER)
+        for start in range(0, len(second), together):
+            part = slice(start, start + together)
             means = first.mean[row] * second.mean[part]
             alike = _blur(first.pixels[row] * second.pixels[part]).sub_(means).mul_(2).add_(STEADY[1])  # twice the covariance
             alike.mul_(means.mul_(2).add_(STEADY[0]))
