@@ -290,7 +290,9 @@ def results_page() -> str:
     intervals = ("Intervals are 95 %: of means over held-out patients, of differences over patients and trainings; "
                  "p is Holm-corrected.")
     parts = ["# What the committed runs wrote\n",
-             intervals + " `python tests/test_docs.py` makes this page from the runs' own files.\n"]
+             intervals + " `python tests/test_docs.py` makes this page from the runs' own files.\n",
+             "What the metrics say of sets whose fault is known: [canaries](canaries.md). What the audit finds of exact and "
+             "altered copies: [planted copies](planted_copies.md).\n"]
     for study in STUDIES:
         counts = json.loads((study / "metrics.json").read_text())["counts"]
         control = [control_table(study) + "\n"] if (study / "control.json").exists() else []
@@ -417,7 +419,7 @@ def test_a_run_that_measures_distributions_says_so(tmp_path: Path) -> None:
 
 
 def test_every_local_link_and_picture_exists() -> None:
-    for page in (ROOT / "README.md", ROOT / "docs" / "results" / "README.md"):
+    for page in (ROOT / "README.md", *(ROOT / "docs" / "results").glob("*.md")):
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
             if "://" not in target:
                 assert (page.parent / target).exists(), target

@@ -243,8 +243,8 @@ repeats half of the training clips with a grey level of noise.
 ## Distances between sets
 
 In features of whole clips and of their frames one by one, against {CLIPS} training clips, in the eyes of
-{build(Params(), None).name}. Frames alone tell neither frozen nor shuffled clips, and no distance tells a copier from the best
-of generators.
+{build(Params(), None).name}.
+Frames alone tell neither frozen nor shuffled clips, and no distance tells a copier from the best of generators.
 
 {chr(10).join(far)}
 
@@ -252,9 +252,9 @@ of generators.
 
 Means over clips with 95 % bootstrap intervals. DS: highest similarity (SSIM) to another clip of the set. OS: to any training
 clip. Motion energy in pixels; smoothness, by linear interpolation and along the motion, and VAE-Seq in percent, VAE-Seq by a
-VAE trained on the training clips. Of these only DS tells collapse, and only OS a copier, as long as it copies in place: mirrored
-copies are found by `cinefab audit` ([planted copies](planted_copies.md)). Noise lowers DS and OS, and frozen clips are the
-smoothest: none of these is better the lower or the higher it is, and right is what held-out real clips have.
+VAE trained on the training clips. Of these only DS tells collapse, and only OS a copier, as long as it copies in place:
+mirrored copies are found by `cinefab audit` ([planted copies](planted_copies.md)). Noise lowers DS and OS, and frozen clips are
+the smoothest: none of these is better the lower or the higher it is, and right is what held-out real clips have.
 
 {chr(10).join(near)}
 """
