@@ -1,5 +1,6 @@
 """Score a synthetic set shard by shard, then let the filters decide in order; measure whether it looks real and as
-asked, how far it is from the real clips, how well its generator animates stills, if it does, and whether it copies."""
+asked, how far it is from the real clips and how like them, how well its generator animates stills, if it does, and whether it
+copies."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from tasks.audit import audit as compare
 from tasks.control import control as measure
 from tasks.curate import clear_evidence, run_chain, shards_of
 from tasks.distribution import distribution
-from tasks.fidelity import fidelity
+from tasks.likeness import likeness
 from tasks.params import entry, load_params
 
 
@@ -48,12 +49,11 @@ def curate(params: Path, data: Layout, name: str) -> dict[str, Any]:
 def control(params: Path, data: Layout, name: str) -> dict[str, Any]:
     tree = load_params(params)
     own = entry(tree.samples, name, "samples")
-    out = data.control / name
-    found = measure(tree.control, data.conditions, data.critics, data.clips / name, data.decisions / name, out)
-    seen = look(data.prepared, data.clips / name, out)
-    if tree.control.vae:
-        seen |= fidelity(data.critics / tree.control.vae, data.prepared, data.clips / name, data.features, out)
-    distribution(tree.control, data.critics, data.prepared, data.clips / name, data.features, out)
+    clips, out = data.clips / name, data.control / name
+    found = measure(tree.control, data.conditions, data.critics, clips, data.decisions / name, out)
+    seen = look(tree.control, data.critics, data.prepared, clips, data.features, out)
+    seen |= likeness(data.prepared, clips, data.features, out)
+    distribution(tree.control, data.critics, data.prepared, clips, data.features, out)
     with device() as where:
         moved = animation(tree.control, own.sampling, data.prepared, data.checkpoint(own.generator), data.critics, out, where)
     shown = {what: numbers["value"] for what, numbers in (found | seen).items()}

@@ -46,7 +46,7 @@ from tasks.metrics.copies import (
 from tasks.params import AuditParams
 from tasks.pictures import panels, tile, webp
 from tasks.records import AuditRecord, ClipRecord, ConditionRecord, ProvenanceRecord
-from tasks.statistics import bootstrap_mean, resamples
+from tasks.statistics import bootstrap_mean, pooled_mean
 from tasks.store import ClipStore
 from tasks.tables import atomic_write, read_json, read_table, write_json, write_table
 
@@ -203,8 +203,8 @@ def share_of(rows: Sequence[AuditRecord]) -> dict[str, Any]:
     if np.ptp(total / count) == 0:
         low, high = proportion_confint(round(copies.mean() * len(names)), len(names), method="wilson")
     else:
-        drawn = resamples(len(names), 2000, np.random.default_rng(0))
-        low, high = np.quantile(drawn @ total / (drawn @ count), [0.025, 0.975])
+        drawn = pooled_mean(copies, [row.condition_id for row in rows])
+        low, high = drawn.low, drawn.high
     return {"value": float(copies.mean()), "low": float(low), "high": float(high), "copies": int(copies.sum()),
             "clips": len(rows), "conditions": len(names)}
 

@@ -1,19 +1,12 @@
-"""Clips through a frozen extractor, measured once: features are kept by what they are features of.
-
-A file of the cache is named by a fingerprint of extractor, weights, code and clips, so that none is ever stale; the folder is
-safe to delete.
-"""
+"""Clips through a frozen extractor, measured once: features are kept by what they are features of."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor
 
 from models import plugin
@@ -21,10 +14,11 @@ from models.clip import spread
 from models.features import FeatureExtractor
 from tasks.checkpoints import checkpoint_digest, load_checkpoint
 from tasks.fingerprint import fingerprint
+from tasks.kept import kept
 from tasks.params import Entry, pretrained_folders
 from tasks.records import ClipRecord
 from tasks.store import ClipStore
-from tasks.tables import atomic_write, file_digest, read_table
+from tasks.tables import file_digest, read_table
 
 READ_TOGETHER, MEASURED = 32, 256
 """Clips in memory at a time; real clips of a split, spread over it, that are measured at most."""
@@ -66,27 +60,12 @@ def features(extractor: Extractor, clips: ClipStore, rows: Sequence[int], cache:
 
     From the cache where they are in it, and put there where they are not.
     """
+
+    def look() -> dict[str, Tensor]:
+        parts = [extractor.look(clips.read(rows[start : start + READ_TOGETHER]).frames)
+                 for start in range(0, len(rows), READ_TOGETHER)]
+        found = torch.cat(parts)
+        return {"features": (found[:, None] if found.ndim == 2 else found).contiguous()}
+
     digests = clips.digests
-    path = cache / f"{fingerprint(extractor.mark, [digests[row] for row in rows])}.safetensors"
-    if (kept := _read(path)) is not None:
-        return kept
-    parts = [extractor.look(clips.read(rows[start : start + READ_TOGETHER]).frames)
-             for start in range(0, len(rows), READ_TOGETHER)]
-    found = torch.cat(parts)
-    found = (found[:, None] if found.ndim == 2 else found).contiguous()
-    atomic_write(path, save({"features": found, "checksum": _checksum(found)}))
-    return found
-
-
-def _read(path: Path) -> Tensor | None:
-    """The features in a file; None if there is none, or it was damaged."""
-    try:
-        stored = load(path.read_bytes())
-        found, checksum = stored["features"], stored["checksum"]
-    except (FileNotFoundError, SafetensorError, KeyError):
-        return None
-    return found if torch.equal(checksum, _checksum(found)) else None
-
-
-def _checksum(values: Tensor) -> Tensor:
-    return torch.tensor(list(hashlib.blake2b(values.numpy().tobytes(), digest_size=16).digest()), dtype=torch.uint8)
+    return kept(cache, fingerprint(extractor.mark, [digests[row] for row in rows]), look)["features"]

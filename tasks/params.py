@@ -93,7 +93,7 @@ class ControlParams(Section):
 
     classifier: str | None = Field(None, description="an entry of critics of kind classifier: the class")
     aligned: str | None = Field(None, description="an entry of critics of kind aligned: the text")
-    vae: str | None = Field(None, description="an entry of critics of kind vae: how far single frames are from real ones")
+    vae: str | None = Field(None, description="an entry of critics of kind vae: VAE-Seq, and distances in its latents")
     perceptual: Path | None = Field(
         None, description="a transformers image model: how near reconstructions are, of sets whose generator animates stills"
     )

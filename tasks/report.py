@@ -87,7 +87,7 @@ def report(params: Params, data: Path, out: Path) -> Path:
         filtered=[(name, what, filtered, one) for name, _, numbers in control for what, measured in numbers.items()
                   for filtered, one in measured["filters"].items()],
         appearance=_numbers(params, data / "control", "appearance.json"),
-        fidelity=_numbers(params, data / "control", "fidelity.json"),
+        likeness=_numbers(params, data / "control", "likeness.json"),
         distribution=_numbers(params, data / "control", "distribution.json"),
         animation=[(name, change, numbers, _animated(data / "control" / name / "animation.webp", name))
                    for name, change, numbers in _numbers(params, data / "control", "animation.json")],

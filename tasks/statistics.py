@@ -12,6 +12,9 @@ from scipy.stats import wilcoxon
 
 Values = npt.NDArray[np.float64]
 
+FEW = 15
+"""Units from which on a percentile bootstrap interval is about as wide as it says."""
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -58,7 +61,7 @@ def bootstrap_mean(values: npt.ArrayLike, clusters: Sequence[str] | None = None,
         clusters: what each value belongs to (patients). Values are first averaged within clusters, then whole clusters
             are drawn, so that each counts once whatever its number of clips. None: every value is its own.
         draws: bootstrap samples, all in one array of counts (draws, n).
-        level: coverage. With fewer than about 15 units a percentile interval is somewhat too narrow.
+        level: coverage. With fewer than `FEW` units a percentile interval is somewhat too narrow.
     """
     units = np.asarray(values, np.float64) if clusters is None else cluster_means(values, clusters)[0]
     units = units[~np.isnan(units)]
@@ -68,6 +71,27 @@ def bootstrap_mean(values: npt.ArrayLike, clusters: Sequence[str] | None = None,
     counts = resamples(n, draws, np.random.default_rng(seed))
     low, high = np.quantile(counts @ units / n, [(1 - level) / 2, (1 + level) / 2])
     return Summary(float(units.mean()), float(low), float(high), n)
+
+
+def pooled_mean(values: npt.ArrayLike, clusters: Sequence[str], *, draws: int = 2000, level: float = 0.95,
+                seed: int = 0) -> Summary:
+    """Mean in which every value counts once, however many its cluster has; whole clusters are drawn for its interval.
+
+    Args:
+        values: (n,), n at least 1, none NaN.
+        clusters: what each value belongs to (conditions); `n` of the result is their number.
+    """
+    given = np.asarray(values, np.float64)
+    names, index = np.unique(np.asarray(clusters), return_inverse=True)
+    total, count = np.bincount(index, given), np.bincount(index)
+    drawn = resamples(len(names), draws, np.random.default_rng(seed))
+    low, high = np.quantile(drawn @ total / (drawn @ count), [(1 - level) / 2, (1 + level) / 2])
+    return Summary(float(given.mean()), float(low), float(high), len(names))
+
+
+def few(units: int, name: str) -> list[str]:
+    """What is doubtful about a bootstrap interval over so many units; [] if nothing is."""
+    return [f"{units} {name}: an interval over fewer than {FEW} is too narrow"] if units < FEW else []
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -79,8 +80,28 @@ def appearance_table(study: Path) -> str:
              "|---|---|---|---|---|---|"]
     for name, measures in json.loads((study / "appearance.json").read_text()).items():
         for measure, one in measures.items():
-            lines.append(f"| {name} | {measure.replace('_', ' ')} | {one['value']:.3f} | {one['real']:.3f} "
-                         f"| {one['low']:.3f} to {one['high']:.3f} | {100 * one['inside']:.0f} % |")
+            low, high = band(one)
+            value = interval(one, 3, "", "value") if "band" in one else f"{one['value']:.3f}"
+            lines.append(f"| {name} | {measure.replace('_', ' ')} | {value} | {one['real']:.3f} "
+                         f"| {low:.3f} to {high:.3f} | {100 * one['inside']:.0f} % |")
+    return "\n".join(lines)
+
+
+def band(one: dict[str, Any]) -> tuple[float, float]:
+    """Where 90 % of the real clips lie; files of before there were intervals have it as `low` and `high`."""
+    low, high = one["band"] if "band" in one else (one["low"], one["high"])
+    return low, high
+
+
+def likeness_table(study: Path) -> str:
+    """How like each other, and the training clips, the clips of the sets are."""
+    lines = ["| set | metric | similarity | value [95 % CI] | sd | held-out real clips | direction | doubtful because |",
+             "|---" * 8 + "|"]
+    for name, metrics in json.loads((study / "likeness.json").read_text()).items():
+        for metric, one in metrics.items():
+            sd, real = ("n/a" if one[key] is None else f"{one[key]:.3f}" for key in ("sd", "real"))
+            lines.append(f"| {name} | {metric} | {one['similarity']} | {interval(one, 3, '', 'value')} | {sd} | {real} "
+                         f"| {one['direction']} | {'; '.join(one['flags'])} |")
     return "\n".join(lines)
 
 
@@ -101,6 +122,12 @@ def solver_table(study: Path) -> str:
     return "\n".join([*lines, "| real training clips | | | | | " + " | ".join(real) + " |"])
 
 
+def filters_tell(study: Path) -> bool:
+    """Whether it was measured what the filters do; runs of before that have conditions without it."""
+    found = json.loads((study / "control.json").read_text()) if (study / "control.json").exists() else {}
+    return any("filters" in one for conditions in found.values() for one in conditions.values())
+
+
 def filters_table(study: Path) -> str:
     """What each filter does to what the sets show."""
     lines = ["| set | condition | filter | kept | before | after | gain [95 % CI] |", "|---|---|---|---|---|---|---|"]
@@ -114,7 +141,7 @@ def filters_table(study: Path) -> str:
 
 
 def fidelity_table(study: Path) -> str:
-    """How far the sets' single frames are from real ones."""
+    """How far the sets' single frames are from real ones, in runs of before `distribution.json` said so."""
     found = {name: one["frames"] for name, one in json.loads((study / "fidelity.json").read_text()).items()}
     lines = [f"| set | {next(iter(found.values()))['what']} [95 % CI] | held-out real clips |", "|---|---|---|"]
     lines += [f"| {name} | {one['value']:.2f} [{one['low']:.2f}, {one['high']:.2f}] | {one['real']:.2f} |"
@@ -191,8 +218,8 @@ def temporal_table(study: Path) -> str:
                  *(f"{seen[name][what]['value']:.3f}" for what in looks)]
         lines.append(f"| {words} | " + " | ".join(cells) + " |")
     held, own = frames["clip_by_clip"]["frames"]["real"], seen["clip_by_clip"]
-    cells = [f"{held:.2f} (held out)", *(f"{own[what]['real']:.3f} ({own[what]['low']:.3f} to {own[what]['high']:.3f})"
-                                         for what in looks)]
+    cells = [f"{held:.2f} (held out)",
+             *("{:.3f} ({:.3f} to {:.3f})".format(own[what]["real"], *band(own[what])) for what in looks)]
     return "\n".join([*lines, "| real (90 % of them) | " + " | ".join(cells) + " |"])
 
 
@@ -263,14 +290,20 @@ def results_page() -> str:
     intervals = ("Intervals are 95 %: of means over held-out patients, of differences over patients and trainings; "
                  "p is Holm-corrected.")
     parts = ["# What the committed runs wrote\n",
-             intervals + " `python tests/test_docs.py` makes this page from the runs' own files.\n"]
+             intervals + " `python tests/test_docs.py` makes this page from the runs' own files.\n",
+             "What the metrics say of sets whose fault is known: [canaries](canaries.md). What the audit finds of exact and "
+             "altered copies: [planted copies](planted_copies.md).\n"]
     for study in STUDIES:
         counts = json.loads((study / "metrics.json").read_text())["counts"]
         control = [control_table(study) + "\n"] if (study / "control.json").exists() else []
         if (study / "appearance.json").exists():
             control.append(appearance_table(study) + "\n")
+        if filters_tell(study):
+            control.append(filters_table(study) + "\n")
         if (study / "fidelity.json").exists():
-            control += [filters_table(study) + "\n", fidelity_table(study) + "\n"]
+            control.append(fidelity_table(study) + "\n")
+        if (study / "likeness.json").exists():
+            control.append(likeness_table(study) + "\n")
         if (study / "distribution.json").exists():
             control.append(distribution_table(study) + "\n")
         if (study / "animation.json").exists():
@@ -359,6 +392,23 @@ def test_a_run_with_planted_copies_says_how_many_are_found(tmp_path: Path) -> No
         "| false alarms among 84 clips of 5 held-out patients | 0.000 (0.250 for a patient the threshold has not seen) | |"]
 
 
+def test_a_run_of_before_intervals_and_one_of_after_tell_the_same_band(tmp_path: Path) -> None:
+    before = {"value": 0.5, "real": 0.25, "low": 0.125, "high": 0.375, "inside": 0.75}
+    after = {**before, "low": 0.4, "high": 0.625, "band": [0.125, 0.375]}
+    (tmp_path / "appearance.json").write_text(json.dumps({"old": {"frame_change": before}, "new": {"frame_change": after}}))
+    assert appearance_table(tmp_path).splitlines()[2:] == [
+        "| old | frame change | 0.500 | 0.250 | 0.125 to 0.375 | 75 % |",
+        "| new | frame change | 0.500 [0.400, 0.625] | 0.250 | 0.125 to 0.375 | 75 % |"]
+
+
+def test_a_run_that_measures_likeness_says_so(tmp_path: Path) -> None:
+    one = {"value": 0.5, "low": 0.4, "high": 0.625, "sd": 0.25, "real": None, "similarity": "SSIM",
+           "direction": "lower is better", "flags": ["4 conditions", "0 held-out clips"]}
+    (tmp_path / "likeness.json").write_text(json.dumps({"lddm": {"DS": one}}))
+    assert likeness_table(tmp_path).splitlines()[2:] == [
+        "| lddm | DS | SSIM | 0.500 [0.400, 0.625] | 0.250 | n/a | lower is better | 4 conditions; 0 held-out clips |"]
+
+
 def test_a_run_that_measures_distributions_says_so(tmp_path: Path) -> None:
     cell = {"value": 0.5, "low": 0.4, "high": 0.625, "real": 0.25, "direction": "lower is nearer", "flags": []}
     bare = {**cell, "low": None, "high": None, "real": None, "flags": ["7 synthetic clips, needs 49", "0 held-out clips"]}
@@ -369,7 +419,7 @@ def test_a_run_that_measures_distributions_says_so(tmp_path: Path) -> None:
 
 
 def test_every_local_link_and_picture_exists() -> None:
-    for page in (ROOT / "README.md", ROOT / "docs" / "results" / "README.md"):
+    for page in (ROOT / "README.md", *(ROOT / "docs" / "results").glob("*.md")):
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
             if "://" not in target:
                 assert (page.parent / target).exists(), target

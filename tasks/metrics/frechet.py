@@ -2,41 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
-
-
-@dataclass(frozen=True)
-class Moments:
-    """Count, sum and sum of outer products of features, by clip: those of any choice of clips are matrix products.
-
-    Attributes:
-        count: (N,) features of every clip.
-        total: (N, D).
-        outer: (N, D, D).
-    """
-
-    count: Tensor
-    total: Tensor
-    outer: Tensor
-
-    @classmethod
-    def of(cls, features: Tensor) -> Moments:
-        """Of (N, T, D) features of N clips; float64."""
-        given = features.double()
-        count = torch.full((len(given),), float(given.shape[1]), dtype=torch.float64)
-        return cls(count, given.sum(1), given.transpose(1, 2) @ given)
-
-    def gaussians(self, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Means (W, D) and covariances (W, D, D; divisor n - 1) for (W, N) weights: how often each clip is taken."""
-        weights = weights.double()
-        count = (weights @ self.count)[:, None]
-        mean = weights @ self.total / count
-        outer = (weights @ self.outer.flatten(1)).view(len(weights), *self.outer.shape[1:])
-        centred = outer - count[..., None] * mean[:, :, None] * mean[:, None]
-        return mean, centred / (count[..., None] - 1)
 
 
 def frechet_distance(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> Tensor:
@@ -75,7 +42,7 @@ def frechet_of_features(known: Tensor, made: Tensor, weights: Tensor | None = No
 
 
 def _gaussian(features: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """(W, D) and (W, D, D), as `Moments.gaussians` has them, without an outer product for every row."""
+    """Means (W, D) and covariances (W, D, D; divisor n - 1) of rows (N, D) taken as often as (W, N) weights say."""
     count = weights.sum(1)
     mean = weights @ features / count[:, None]
     outer = torch.stack([(features * one[:, None]).mT @ features for one in weights])

@@ -31,7 +31,9 @@ def test_labelled_clips_go_through_the_line(tmp_path: Path, api: str) -> None:
     for number in control.values():
         assert {name: (one["clips"], one["kept"]) for name, one in number["filters"].items()} == {
             name: (one["in"], one["out"]) for name, one in summary["filters"].items()}
-    assert json.loads((folder / "data/control/ctrl_genaug/fidelity.json").read_text())["frames"]["value"] > 0
+    assert json.loads((folder / "data/control/ctrl_genaug/appearance.json").read_text())["vae_seq"]["value"] > 0
+    alike = json.loads((folder / "data/control/ctrl_genaug/likeness.json").read_text())
+    assert all(-1 <= alike[name]["value"] <= 1 for name in ("DS", "OS"))
     rounds = json.loads((folder / "data/clips/rare/rounds.json").read_text())
     plan = pq.read_table(folder / "data/clips/rare/plan.parquet").to_pylist()
     assert {name: one["wanted"] for name, one in rounds["classes"].items()} == {"advance": 5, "idle": 2}
@@ -45,7 +47,7 @@ def test_labelled_clips_go_through_the_line(tmp_path: Path, api: str) -> None:
     facts = json.loads((release / "release.json").read_text())["counts"]
     assert facts["training_clips_by_label"] == Counter(row["label"] for row in manifest if row["split"] == "train")
     page = (folder / "data/reports/report.html").read_text()
-    assert "What the filters do to it" in page and "Fréchet distance of frames" in page
+    assert "What the filters do to it" in page and "How like are its clips to each other" in page
     assert "How often each class is seen" in page and "Class by class" in page
     assert "Does it look and move like the real clips?" in page and "Does it show what was asked?" in page
     assert "Balanced accuracy" in page and "Rejection sampling: candidates are made in rounds" in page

@@ -1,4 +1,4 @@
-"""The audit finds planted copies and accuses nobody else, and keeps a condition's own clip apart."""
+"""The audit names copies, accuses nobody else, and keeps a condition's own clip apart; see test_planted_copies.py."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.copies import ALTERED, recall
+from benchmarks.copies import ALTERED
 from models.clip import UNKNOWN
 from tasks import audit as module
 from tasks.audit import audit, share_of
@@ -45,18 +45,6 @@ def training() -> np.ndarray:
 @pytest.fixture(scope="module")
 def held_out() -> np.ndarray:
     return recordings(range(50, 50 + HELD_OUT))
-
-
-def test_planted_copies_are_found(training: np.ndarray, held_out: np.ndarray) -> None:
-    """Recall of 0.95 at 1 % false alarms, exact and altered in every way."""
-    patients = [str(row // 2) for row in range(len(held_out))]
-    found = recall(training, held_out, patients, list(range(0, len(training), 2)))
-    assert found["false_alarms"] <= 0.01
-    hits = sum(one["found"] for one in found["found"].values())
-    assert hits >= 0.95 * sum(one["of"] for one in found["found"].values()), found
-    for kind in ALTERED:
-        assert found["found"][kind]["share"] >= 0.9, kind
-    assert found["found"]["exact"]["share"] == 1
 
 
 def test_nearest_is_what_a_loop_over_pairs_finds(monkeypatch: pytest.MonkeyPatch, training: np.ndarray) -> None:

@@ -11,22 +11,28 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter
 from sklearn.metrics.pairwise import polynomial_kernel
 from torch import Tensor
 
+from models.critics import vae
 from models.seeding import generator
+from models.trainer import TrainParams
+from tasks.arms import NoStates
+from tasks.checkpoints import save_checkpoint
 from tasks.distribution import distribution, measured
 from tasks.features import features, load_extractor
 from tasks.metrics import discrepancy
 from tasks.metrics import neighbours as near
 from tasks.metrics.discrepancy import cmmd, kid
 from tasks.metrics.distribution import METRICS, compare, flags
-from tasks.metrics.frechet import Moments, frechet_distance, frechet_of_features
+from tasks.metrics.frechet import frechet_distance, frechet_of_features
 from tasks.metrics.neighbours import neighbours
 from tasks.params import ControlParams
 from tasks.records import ClipRecord
 from tasks.store import ArraySpec, ClipStore
 from tasks.tables import write_table
+from tasks.train import training_clips
 
 
 def sets(known: int = 23, made: int = 17, width: int = 6) -> tuple[Tensor, Tensor]:
@@ -132,15 +138,28 @@ def test_rounding_decides_nothing(data: st.DataObject) -> None:
     assert torch.equal(found.recalled, (away < radii[1]).any(1).double())
 
 
-def test_frechet_of_many_and_of_few_rows() -> None:
+def test_gaussians_with_diagonal_covariances() -> None:
+    first = torch.tensor([[0.0, 1.0]]).double(), torch.diag(torch.tensor([4.0, 1.0])).double()[None]
+    second = torch.tensor([[3.0, 1.0]]).double(), torch.diag(torch.tensor([1.0, 9.0])).double()[None]
+    assert float(frechet_distance(first, second)) == pytest.approx(9 + (2 - 1) ** 2 + (1 - 3) ** 2)
+    assert float(frechet_distance(first, first)) == pytest.approx(0, abs=1e-9)
+
+
+def test_frechet_of_many_and_of_few_rows_is_that_of_their_gaussians() -> None:
     known, made = sets(40, 30)
-    moments = [Moments.of(rows[:, None]).gaussians(torch.ones(1, len(rows))) for rows in (known, made)]
-    assert float(frechet_of_features(known, made)) == pytest.approx(float(frechet_distance(*moments)), rel=1e-9)
     wide = [rows @ torch.randn(6, 50, generator=generator(1)) for rows in (known, made)]
-    moments = [Moments.of(rows[:, None]).gaussians(torch.ones(1, len(rows))) for rows in wide]
-    assert float(frechet_of_features(*wide)) == pytest.approx(float(frechet_distance(*moments)), rel=1e-4)
+    for pair, close in (((known, made), 1e-9), (wide, 1e-4)):
+        gaussians = [(rows.double().mean(0), rows.double().T.cov()) for rows in pair]
+        assert float(frechet_of_features(*pair)) == pytest.approx(float(frechet_distance(*gaussians)), rel=close)
     with pytest.raises(ValueError, match="too few to be drawn from again"):
         frechet_of_features(*wide, torch.ones(2, 30))
+
+
+def test_a_weighted_frechet_distance_is_that_of_the_rows_taken() -> None:
+    known, made = sets()
+    rows = torch.arange(17) // 2
+    weights = torch.bincount(rows, minlength=len(made))[None]
+    assert float(frechet_of_features(known, made, weights)) == pytest.approx(float(frechet_of_features(known, made[rows])))
 
 
 def test_too_few_is_refused_or_flagged() -> None:
@@ -170,27 +189,36 @@ def test_of_two_clips_an_interval_leaves_out_resamples_of_one() -> None:
     assert found["low"] <= found["value"] <= found["high"]
 
 
-def write(path: Path, number: int, seed: int) -> ClipStore:
-    frames = np.random.default_rng(seed).integers(0, 255, (number, 3, 12, 12, 1)).astype(np.uint8)
-    store = ClipStore.create(path, {"frames": ArraySpec((3, 12, 12, 1), "uint8")}, number, "f")
-    store.write_shard(0, [f"{row:032x}" for row in range(number)], {"frames": frames})
-    store.finish(number)
+def noise(number: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 255, (number, 3, 12, 12, 1)).astype(np.uint8)
+
+
+def write(path: Path, frames: np.ndarray) -> ClipStore:
+    store = ClipStore.create(path, {"frames": ArraySpec(frames.shape[1:], "uint8")}, len(frames), "f")
+    store.write_shard(0, [f"{row:032x}" for row in range(len(frames))], {"frames": frames})
+    store.finish(len(frames))
     return store
 
 
-def test_real_clips_are_looked_at_once_for_all_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = write(tmp_path / "prepared" / "clips.zarr", 20, 0)
-    write_table(tmp_path / "prepared" / "manifest.parquet",
-                [ClipRecord(clip, f"p{row}", "0", 0, 1, None, "", False, row, "train" if row < 12 else "test")
+def a_line(root: Path, frames: np.ndarray, train: int) -> Path:
+    """Prepared clips, the first `train` of them for training and all others held out."""
+    store = write(root / "prepared" / "clips.zarr", frames)
+    write_table(root / "prepared" / "manifest.parquet",
+                [ClipRecord(clip, f"p{row}", "0", 0, 1, None, "", False, row, "train" if row < train else "test")
                  for row, clip in enumerate(store.ids)], ClipRecord)
+    return root / "prepared"
+
+
+def test_real_clips_are_looked_at_once_for_all_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared = a_line(tmp_path, noise(20, 0), 12)
     looks = []
     read = ClipStore.read
     monkeypatch.setattr(
         ClipStore, "read", lambda self, rows: looks.append((self.path.parent.name, len(rows))) or read(self, rows))
     cache = tmp_path / "cache"
     for name in ("first", "second", "first"):
-        write(tmp_path / name / "clips.zarr", 8, len(name))
-        found = distribution(ControlParams(), tmp_path, tmp_path / "prepared", tmp_path / name, cache, tmp_path / name)
+        write(tmp_path / name / "clips.zarr", noise(8, len(name)))
+        found = distribution(ControlParams(), tmp_path, prepared, tmp_path / name, cache, tmp_path / name)
         assert json.loads((tmp_path / name / "distribution.json").read_text()) == found
     assert sorted(looks) == [("first", 8), ("prepared", 8), ("prepared", 12), ("second", 8)]
     (seen,) = found.values()
@@ -198,7 +226,7 @@ def test_real_clips_are_looked_at_once_for_all_sets(tmp_path: Path, monkeypatch:
 
 
 def test_a_damaged_file_of_the_cache_is_made_again(tmp_path: Path) -> None:
-    store, extractor = write(tmp_path / "clips.zarr", 4, 0), load_extractor({"kind": "random3d"}, tmp_path)
+    store, extractor = write(tmp_path / "clips.zarr", noise(4, 0)), load_extractor({"kind": "random3d"}, tmp_path)
     first = features(extractor, store, [2, 0], tmp_path / "cache")
     (path,) = (tmp_path / "cache").iterdir()
     whole = path.read_bytes()
@@ -206,3 +234,37 @@ def test_a_damaged_file_of_the_cache_is_made_again(tmp_path: Path) -> None:
         path.write_bytes(damaged)
         assert torch.equal(features(extractor, store, [2, 0], tmp_path / "cache"), first) and path.read_bytes() == whole
     assert torch.equal(features(extractor, store, [0, 2], tmp_path / "cache"), first[[1, 0]])
+
+
+FRAMES, SIDE, TRAIN, TEST = 3, 16, 64, 24
+
+
+def scenes(number: int, rng: np.random.Generator) -> np.ndarray:
+    """Clips of a smooth spot that drifts, (N, T, H, W, 1)."""
+    y, x = np.mgrid[:SIDE, :SIDE]
+    place, way = rng.uniform(4, 12, (number, 1, 2)), rng.uniform(-1, 1, (number, 1, 2))
+    place = (place + way * np.arange(FRAMES)[:, None])[..., None, None]
+    away = (y - place[:, :, 0]) ** 2 + (x - place[:, :, 1]) ** 2
+    return (40 + 180 * np.exp(-away / 18)).astype(np.uint8)[..., None]
+
+
+def test_to_a_real_vae_worse_frames_are_farther_and_their_order_does_not_count(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    prepared = a_line(tmp_path, scenes(TRAIN + TEST, rng), TRAIN)
+    wanted = vae.Params(channels=[16, 16], latent_channels=4, norm_groups=4,
+                        train=TrainParams(steps=200, batch_size=16, learning_rate=3e-3))
+    save_checkpoint(tmp_path / "vae", vae.fit(wanted, training_clips(prepared)[0], NoStates(), 0), fingerprint="f",
+                    trained_on={})
+    own = scenes(40, rng)
+    shuffled = np.stack([own[rng.permutation(len(own)), place] for place in range(FRAMES)], 1)
+    sets = {"own": own, "shuffled": shuffled, "blurred": gaussian_filter(own, (0, 0, 2, 2, 0)), "dark": own // 2}
+    found = {}
+    for name, frames in sets.items():
+        write(tmp_path / name / "clips.zarr", frames)
+        (seen,) = distribution(ControlParams(features=[{"kind": "vae", "critic": "vae"}]), tmp_path, prepared,
+                               tmp_path / name, tmp_path / "cache", tmp_path / name).values()
+        found[name] = seen["metrics"]["frechet"]
+    # as good, however little such clips hold together
+    assert found["shuffled"]["value"] == pytest.approx(found["own"]["value"], rel=1e-6)
+    for name in ("blurred", "dark"):
+        assert found[name]["low"] > found["own"]["high"] and found[name]["value"] > 3 * found[name]["real"] > 0

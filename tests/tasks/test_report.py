@@ -216,16 +216,25 @@ def test_what_was_not_run_is_said(line: tuple[Path, Params]) -> None:
     assert page.text.count("Not run.") == 2  # training and benchmark
 
 
-def test_distances_of_clips_come_with_network_direction_and_doubts(line: tuple[Path, Params]) -> None:
+def test_measures_of_clips_come_with_intervals_directions_and_doubts(line: tuple[Path, Params]) -> None:
     data, tree = line
-    measure = {"value": 0.1, "real": 0.2, "low": 0.1, "high": 0.3, "inside": 0.5, "what": "w"}
-    write_json(data / "control" / "sfvd" / "appearance.json", {"contrast": measure})
+    clips = {"training": 30, "synthetic": 10, "held-out": 4}
+    measure = {"value": 0.125, "real": 0.25, "low": 0.1, "high": 0.15, "band": [0.2, 0.3], "inside": 0.5, "clips": clips,
+               "frames": 4, "direction": "d", "span": [0, 1], "what": "w", "flags": ["few <conditions>"]}
+    write_json(data / "control" / "sfvd" / "appearance.json", {"frame_change": measure})
+    alike = {"value": 0.5, "low": None, "high": None, "sd": 0.25, "real": None, "clips": clips, "frames": 4,
+             "similarity": "SSIM", "direction": "lower is better", "span": [-1, 1], "what": "alike", "flags": []}
+    write_json(data / "control" / "sfvd" / "likeness.json", {"DS": {**alike, "value": None, "sd": None}, "OS": alike})
     cell = {"value": 0.5, "low": 0.4, "high": 0.625, "real": None, "direction": "lower is nearer", "what": "kernels",
             "flags": []}
     seen = {"clips": {"training": 30, "synthetic": 10, "held-out": 0}, "frames": 4, "features": 48,
             "metrics": {"kid": cell, "frechet": {**cell, "low": None, "flags": ["few & odd", "no yardstick"]}}}
     write_json(data / "control" / "sfvd" / "distribution.json", {"random3d (seed 0)": seen})
     page = Page(report(tree, data, data / "reports").read_text())
+    assert ("frame change; 10 clips of 4 frames against 30 0.125 [0.100, 0.150] 0.250 0.200 to 0.300 50 % w few <conditions>"
+            in page.text)
+    assert "DS, SSIM; 10 clips of 4 frames n/a n/a n/a lower is better alike" in page.text
+    assert "OS, SSIM; 10 clips of 4 frames against 30 0.500 0.250 n/a lower is better alike" in page.text
     assert "random3d (seed 0); 10 clips of 4 frames against 30 kid 0.500 [0.400, 0.625] n/a lower is nearer kernels " in (
         page.text)
     assert "frechet 0.500 n/a lower is nearer kernels few & odd; no yardstick" in page.text

@@ -10,7 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from statsmodels.stats.multitest import multipletests
 
-from tasks.statistics import Gain, Summary, bootstrap_gain, bootstrap_mean, cluster_means, holm, paired_difference
+from tasks.statistics import (
+    FEW,
+    Gain,
+    Summary,
+    bootstrap_gain,
+    bootstrap_mean,
+    cluster_means,
+    few,
+    holm,
+    paired_difference,
+    pooled_mean,
+)
 
 
 def test_cluster_means_by_hand() -> None:
@@ -46,6 +57,20 @@ def test_intervals_cover_as_often_as_they_say() -> None:
     hits = [result.low <= 1 <= result.high for study in rng.gamma(4, 0.25, (1000, 40))
             if (result := bootstrap_mean(study, draws=1000))]
     assert 0.91 <= np.mean(hits) <= 0.97
+
+
+def test_a_pooled_mean_counts_every_value_once_and_draws_whole_clusters() -> None:
+    """One cluster of 9 values of 1 and one of a single 0: of a draw the mean is 0, 0.9 or 1 with chance 1/4, 1/2, 1/4."""
+    values, names = [1.0] * 9 + [0.0], ["many"] * 9 + ["one"]
+    assert pooled_mean(values, names, level=0.4, draws=20000) == Summary(0.9, 0.9, 0.9, 2)
+    assert pooled_mean(values, names) == Summary(0.9, 0, 1, 2)
+    each = [str(row) for row in range(10)]
+    assert pooled_mean(values, each) == bootstrap_mean(values, each)  # a cluster a value: the same draws
+
+
+def test_few_units_are_doubtful() -> None:
+    assert few(FEW, "conditions") == []
+    assert few(FEW - 1, "conditions") == ["14 conditions: an interval over fewer than 15 is too narrow"]
 
 
 def test_clusters_widen_the_interval_when_clips_of_a_patient_agree() -> None:

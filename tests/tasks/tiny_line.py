@@ -113,6 +113,15 @@ def store(path: Path, ids: list[str], frames: np.ndarray, masks: np.ndarray) -> 
     return written
 
 
+def synthetic(folder: Path, frames: np.ndarray, conditions: list[str]) -> None:
+    """A set of these clips (N, T, H, W, C), asked for by these conditions."""
+    ids = [f"{row:032x}" for row in range(len(frames))]
+    made = store(folder / "clips.zarr", ids, frames, np.zeros(frames.shape[:4], np.uint8))
+    rows = [ProvenanceRecord(clip, None, "", digest, "sfvd", "c" * 32, condition, [], 0, 0, "{}", "{}", "p" * 32)
+            for clip, digest, condition in zip(ids, made.digests, conditions, strict=True)]
+    write_table(folder / "provenance.parquet", rows, ProvenanceRecord)
+
+
 def _prepared(folder: Path, tree: Params, rng: np.random.Generator) -> None:
     clips = [scene(number, rng) for number in range(len(SPLITS))]
     frames, masks = (np.stack(one) for one in zip(*clips, strict=True))
