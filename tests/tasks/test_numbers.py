@@ -34,8 +34,8 @@ def data(made: Path, tmp_path: Path) -> Path:
 
 def test_counts_through_the_line(made: Path) -> None:
     found = counts(made, SETS)
-    whole = {"sources": 13, "sources.used": 12, "quarantined": 1, "clips": 12, "clips.train": 6, "clips.val": 2, "clips.test": 4,
-             "patients.train": 6, "patients.val": 2, "patients.test": 4, "conditions": 5}
+    whole = {"sources": 13, "sources.used": 12, "quarantined": 1, "clips": 12, "conditions": 5, "clips.train": 6,
+             "clips.val": 2, "clips.test": 4, "patients.train": 6, "patients.val": 2, "patients.test": 4}
     of_sets = {f"{what}.{name}": number for name in SETS for what, number in (("sampled", 10), ("kept", 7))}
     dropped = {f"dropped.{name}.{which}": number for name in SETS for which, number in (("similarity", 2), ("agreement", 1))}
     assert found == whole | of_sets | dropped
@@ -63,13 +63,14 @@ def test_an_interval_belongs_to_the_estimate_it_was_made_for(data: Path) -> None
 
 def test_a_file_nobody_told_of_appears_by_itself(data: Path) -> None:
     write_json(data / "control" / "sfvd" / "invented.json", {"new": CELL, "text": "no number", "list": [CELL], "flag": True})
-    assert measures(data, SETS) == {("invented", "sfvd", "new", "value"): Measure(0.5, 0.4, 0.625, "lower is nearer", "a number")}
+    found = measures(data, SETS)
+    assert found == {("invented", "sfvd", "new", "value"): Measure(0.5, 0.4, 0.625, "lower is nearer", "a number")}
 
 
 def test_dvc_is_given_numbers_alone_under_short_names(data: Path) -> None:
     seen = {"clips": {"training": 30}, "frames": 4, "metrics": {
-        "kid": {**CELL, "span": [0, None], "flags": ["few"], "excludes_0": True}, "frechet": {**CELL, "low": None, "high": None},
-        "recall": {**CELL, "value": None, "low": None, "high": None}}}
+        "kid": {**CELL, "span": [0, None], "flags": ["few"], "excludes_0": True},
+        "frechet": {**CELL, "low": None, "high": None}, "recall": {**CELL, "value": None, "low": None, "high": None}}}
     write_json(data / "control" / "sfvd" / "distribution.json", {"random3d (seed 0; 64 px)": seen})
     found = {name: number for name, number in flat(data, SETS, 7).items() if not name.startswith("counts.")}
     kid = "distribution.sfvd.random3d.kid.value"
