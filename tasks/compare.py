@@ -30,7 +30,7 @@ READ = ("prepared/manifest.parquet", "prepared/quarantine.parquet", "prepared/su
 
 NEEDED = ("prepared/manifest.parquet", "prepared/summary.json")
 NAMED = 3
-"""Parameters and arms that the sentence names, at most."""
+"""Parameters that the sentence names, at most."""
 
 
 @dataclass(frozen=True)
@@ -208,17 +208,18 @@ def _judged(benchmarks: Benchmarks) -> str:
         untested = any(row.verdict == UNTESTED for row in rows)
         return "whether that is better or worse is not tested" if untested else "no result of the benchmark changed"
     word = WORDS.get(str(benchmarks.primary), str(benchmarks.primary))
-    ways = [f"{word} got significantly {way} for {_some([_gain(row) for row in found])}"
-            for way, verdict in zip(("better", "worse"), SIGNIFICANT, strict=True)
-            if (found := [row for row in tested if row.verdict == verdict])]
     many = f"{_many(len(tested), 'comparison')}, {_many(benchmarks.patients, 'held-out patient')}"
-    return f"{' and '.join(ways)} ({many})" if ways else f"no significant change in {word} ({many})"
+    found = [(way, [row for row in tested if row.verdict == verdict])
+             for way, verdict in zip(("better", "worse"), SIGNIFICANT, strict=True)]
+    ways = [f"significantly {way} {_most(rows)}" for way, rows in found if rows]
+    return f"{word} got {' and '.join(ways)} ({many})" if ways else f"no significant change in {word} ({many})"
 
 
-def _gain(row: Changed) -> str:
-    one = row.difference or {}
-    return (f"{row.arm} on {row.network} ({one['value']:+.3f}, 95 % CI {one['low']:+.3f} to {one['high']:+.3f}, Holm-corrected "
-            f"p {p_words(one['p_holm'])})")
+def _most(rows: Sequence[Changed]) -> str:
+    """Where the difference is largest, and in how many rows there is one."""
+    row, one = max(((row, row.difference) for row in rows if row.difference), key=lambda both: abs(both[1]["value"]))
+    return (f"{f'in {len(rows)}, most ' if len(rows) > 1 else ''}for {row.arm} on {row.network} ({one['value']:+.3f}, 95 % CI "
+            f"{one['low']:+.3f} to {one['high']:+.3f}, Holm-corrected p {p_words(one['p_holm'])})")
 
 
 def _many(number: int, noun: str) -> str:

@@ -87,12 +87,20 @@ def test_a_gain_of_a_tenth_is_a_tenth(two: Two) -> None:
         assert one.first and one.second and one.second["mean"] - one.first["mean"] == pytest.approx(0.1)
         assert row(found, network, "mixed", "hausdorff").verdict == "no significant difference"
     assert {one.verdict for one in found.benchmarks.rows if one.arm != "mixed"} == {SAME}
-    assert found.sentence.startswith("Changed: 2 of 8 benchmark results; Dice got significantly better for mixed on vnet "
-                                     "(+0.100, 95 % CI +0.100 to +0.100, Holm-corrected p ")
+    assert found.sentence.startswith("Changed: 2 of 8 benchmark results; Dice got significantly better in 2, most for mixed on")
+    assert "net (+0.100, 95 % CI +0.100 to +0.100, Holm-corrected p " in found.sentence
     assert found.sentence.endswith("(2 comparisons, 12 held-out patients).")
     back = compare(two[1], two[0])
     assert row(back, "vnet", "mixed").verdict == "significant loss"
-    assert "Dice got significantly worse for mixed on vnet (-0.100" in back.sentence
+    assert "Dice got significantly worse in 2, most for mixed on" in back.sentence and "net (-0.100" in back.sentence
+
+
+def test_better_and_worse_are_both_said(two: Two) -> None:
+    step = {("vnet", "mixed"): 0.1, ("dynunet", "real"): -0.2, ("vnet", "real"): -0.3}
+    rewrite(two[1], lambda one: replace(one, dice=one.dice + step.get((one.network, one.arm), 0.0)))
+    sentence = compare(*two).sentence
+    assert "; Dice got significantly better for mixed on vnet (+0.100, " in sentence
+    assert ") and significantly worse in 2, most for real on vnet (-0.300, " in sentence
 
 
 def test_p_is_wilcoxons_over_patients_and_holms_over_rows(two: Two) -> None:
@@ -305,7 +313,7 @@ def test_the_command(two: Two, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     rewrite(two[1], lambda one: replace(one, dice=one.dice + 0.1) if one.arm == "mixed" else one)
     done = CliRunner().invoke(app, ["compare", str(two[0]), str(two[1]), "--out", "compare.html"])
     assert done.exit_code == 0, done.output
-    assert "Dice got significantly better for mixed on vnet" in done.output
+    assert "Dice got significantly better in 2, most for mixed on" in done.output
     assert done.output.splitlines()[-1] == str(tmp_path / "compare.html") and (tmp_path / "compare.html").exists()
     wrong = CliRunner().invoke(app, ["compare", "nowhere", str(two[1])])
     assert str(wrong.exception) == "nowhere: neither a folder nor a git revision of this repository"
