@@ -120,6 +120,11 @@ def to_float(frames: Tensor) -> Tensor:
     return frames.to(torch.float32) / 127.5 - 1
 
 
+def in_colour(frames: Tensor) -> Tensor:
+    """Frames (B, C, H, W) for a network of colour pictures: three channels as they are, of others their mean in all three."""
+    return frames if frames.shape[1] == 3 else frames.mean(1, keepdim=True).expand(-1, 3, -1, -1)
+
+
 def spread(number: int, most: int) -> list[int]:
     """At most `most` of `number` rows, evenly from the first to the last."""
     return torch.linspace(0, number - 1, min(number, most)).long().tolist()

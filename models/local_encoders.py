@@ -96,6 +96,26 @@ class LocalImageEncoder(ModelMixin, ConfigMixin):
         return [one if one.ndim == 4 else one.transpose(1, 2) for one in seen]
 
 
+class ClipTower(nn.Module):
+    """The image half of a CLIP with its projection to where texts are.
+
+    Args:
+        model: `CLIPModel` or `CLIPVisionModelWithProjection` of transformers.
+        mean, std: of its pixels in [0, 1], by channel.
+    """
+
+    def __init__(self, model: Any, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.vision, self.projection = model.vision_model, model.visual_projection
+        self.settings: dict[str, Any] = {**self.vision.config.to_dict(), "projection_dim": self.projection.out_features}
+        self._centre, self._spread = (torch.tensor(list(values)).view(-1, 1, 1) for values in (mean, std))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Pictures (B, 3, image_size, image_size) in [0, 1] -> (B, projection_dim), not of unit length."""
+        found: Tensor = self.projection(self.vision(pixel_values=(pixels - self._centre) / self._spread).pooler_output)
+        return found
+
+
 def load_text_encoder(folder: Path, words: Path | None = None, longest: int = 77, masked: bool = True) -> LocalTextEncoder:
     """From a folder that `save_pretrained` of transformers wrote, model and tokenizer; of CLIP's, its text half.
 
@@ -134,24 +154,55 @@ def load_image_encoder(folder: Path) -> LocalImageEncoder:
         ValueError: if there is no model, or transformers is not installed.
     """
     config, weights = _read(folder, "vision_model")
-    path = folder / "preprocessor_config.json"
-    scale = json.loads(path.read_text()) if path.exists() else {}
-    channels = config.get("num_channels", 3)
+    scale, channels = _scale(folder), config.get("num_channels", 3)
     net = LocalImageEncoder(config, *(scale.get(what) or [0.5] * channels for what in ("image_mean", "image_std")))
     net.model.load_state_dict(weights)
     return net
 
 
-def _read(folder: Path, half: Half) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Configuration and weights of the model in a folder, or of that half of it."""
+def load_clip_tower(folder: Path) -> ClipTower:
+    """From a folder that `save_pretrained` of transformers wrote, of a whole CLIP or of its image half; in eval mode.
+
+    Raises:
+        ValueError: if it holds another model, no projection, or not how pixels are scaled, or transformers is not installed.
+    """
+    transformers = _library(folder)
+    classes = {"clip": transformers.CLIPModel, "clip_vision_model": transformers.CLIPVisionModelWithProjection}
+    kind = json.loads((folder / "config.json").read_text()).get("model_type")
+    if kind not in classes:
+        raise ValueError(f"{folder} holds a model of type {kind}; give one of type {' or '.join(classes)}")
+    scale = _scale(folder)
+    if missing := {"image_mean", "image_std"} - set(scale):
+        raise ValueError(f"{folder} has no {' and '.join(sorted(missing))} in preprocessor_config.json; CLIP needs its own")
+    model, about = classes[kind].from_pretrained(folder, local_files_only=True, output_loading_info=True)
+    if about["missing_keys"]:
+        raise ValueError(f"{folder} has no weights for {', '.join(sorted(about['missing_keys']))}; save the model with its "
+                         "projection")
+    return ClipTower(model, scale["image_mean"], scale["image_std"]).eval()
+
+
+def _scale(folder: Path) -> dict[str, Any]:
+    """What a folder says of how pixels are made ready; {} if nothing."""
+    path = folder / "preprocessor_config.json"
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return found
+
+
+def _library(folder: Path) -> Any:
+    """transformers, if it is there and the folder looks like one of its models."""
     try:
-        from transformers import AutoModel
+        import transformers
     except ImportError:
         raise ValueError(f"{folder}: encoders from a folder need the extra `transformers`: pip install 'cinefab[transformers]'"
                          ) from None
     if not (folder / "config.json").exists():
         raise ValueError(f"{folder} holds no config.json; give a folder that save_pretrained of transformers wrote")
-    model = AutoModel.from_pretrained(folder, local_files_only=True)
+    return transformers
+
+
+def _read(folder: Path, half: Half) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Configuration and weights of the model in a folder, or of that half of it."""
+    model = _library(folder).AutoModel.from_pretrained(folder, local_files_only=True)
     part = getattr(model, half, model)
     return part.config.to_dict(), part.state_dict()
 

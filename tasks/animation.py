@@ -7,7 +7,7 @@ stills start. All are answered clip by clip, averaged over each patient's clips,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from torch import Tensor
 from models import plugin
 from models.clip import ClipBatch, spread, to_uint8
 from models.generators import StillAnimator, build
+from models.lpips import load_lpips
 from models.motion import optical_flow
 from models.seeding import derive_seed, generator
 from tasks.checkpoints import RECORD, load_checkpoint
@@ -31,6 +32,7 @@ from tasks.pictures import panels, tile, webp
 from tasks.statistics import bootstrap_mean, cluster_means
 from tasks.tables import atomic_write, read_json, write_json
 from tasks.train import held_out_clips
+from tasks.variety import Variety
 
 MEASURED, READ_TOGETHER = 48, 4
 """Held-out clips, spread over the test split, that are measured at most; clips at a time, each with all its draws."""
@@ -75,13 +77,14 @@ def animation(params: ControlParams, sampling: Entry, prepared: Path, checkpoint
 
     - "reconstruction": {value, repeated, margin, low, high, excludes_0, what} of every measure, of the frames after the first;
       `repeated` is that of the first frame in their place, `margin` by how much the reconstruction is nearer;
-    - "diversity": {samples, reconstructions, ratio, difference, low, high, excludes_0, what} of pixels and motion;
+    - "diversity": {samples, reconstructions, ratio, difference, low, high, excludes_0, what} of pixels, of motion, and of the
+      features of every network of `control.features`, by its name;
     - "motion": {samples, reconstructions, real, difference, low, high, excludes_0, what}, difference being samples minus real.
 
     The picture has a clip a row: real, its reconstruction, samples of its first frame.
 
     Args:
-        params: `vae` and `perceptual` add distances in their eyes.
+        params: `vae`, `perceptual` and `lpips` add distances in their eyes.
         sampling: options of the generator's `Sampling`, as the set has them.
         checkpoint: the set's generator.
         device: where the generator runs.
@@ -97,12 +100,13 @@ def animation(params: ControlParams, sampling: Entry, prepared: Path, checkpoint
     made = load_checkpoint(checkpoint)
     animator: Any = build(made.kind, made.params, made)
     options = plugin.params("models.generators", {"kind": made.kind, **sampling}, "Sampling")
-    near = measures(params, critics)
-    parts = [_measure(animate(animator, clips.read(rows[start : start + READ_TOGETHER]), options, device), near)
+    lpips = load_lpips(params.lpips) if params.lpips else None
+    near, variety = measures(params, critics, lpips), Variety(params, critics, lpips)
+    parts = [_measure(animate(animator, clips.read(rows[start : start + READ_TOGETHER]), options, device), near, variety)
              for start in range(0, len(rows), READ_TOGETHER)]
     numbers = {what: {whose: torch.cat([part[what][whose] for part in parts]) for whose in values}
                for what, values in parts[0].items()}
-    found = summary(numbers, near, [patients[row] for row in rows])
+    found = summary(numbers, near, DIVERSITY | variety.what, [patients[row] for row in rows])
     shown = animate(animator, clips.read([rows[place] for place in spread(len(rows), SHOWN)]), options, device)
     atomic_write(out / "animation.webp", _film(shown))
     write_json(out / "animation.json", found)
@@ -126,7 +130,7 @@ def animate(animator: StillAnimator, clips: ClipBatch, sampling: Any, device: st
         animator.animate(real[:, 0].repeat_interleave(many, 0), SEEDS * len(clips), sampling, device).unflatten(0, (-1, many)))
 
 
-def _measure(clips: Animated, near: dict[str, Nearness]) -> Numbers:
+def _measure(clips: Animated, near: dict[str, Nearness], variety: Variety) -> Numbers:
     real, found = clips.real[:, 1:], clips.reconstructed[:, 1:]
     repeated = clips.real[:, :1].expand_as(real)
     numbers = {name: {"value": one.measure(found, real), "repeated": one.measure(repeated, real)}
@@ -135,6 +139,8 @@ def _measure(clips: Animated, near: dict[str, Nearness]) -> Numbers:
               for whose, draws in (("samples", clips.sampled), ("reconstructions", clips.redrawn))}
     numbers["pixels"] = {"samples": pixels_apart(clips.sampled), "reconstructions": pixels_apart(clips.redrawn)}
     numbers["motion"] = {whose: motions_apart(field) for whose, field in fields.items()}
+    seen = {"samples": variety(clips.sampled), "reconstructions": variety(clips.redrawn)}
+    numbers |= {name: {whose: values[name] for whose, values in seen.items()} for name in variety.what}
     of_samples = appearance(clips.sampled.flatten(0, 1), fields["samples"].flatten(0, 1))
     of_found, of_real = appearance(clips.reconstructed), appearance(clips.real)
     for name in MOTION:
@@ -143,11 +149,12 @@ def _measure(clips: Animated, near: dict[str, Nearness]) -> Numbers:
     return numbers
 
 
-def summary(numbers: Numbers, near: dict[str, Nearness], patients: Sequence[str]) -> dict[str, Any]:
+def summary(numbers: Numbers, near: Mapping[str, Nearness], varied: Mapping[str, str],
+            patients: Sequence[str]) -> dict[str, Any]:
     """What `animation` writes, from every clip's numbers; a mean is that of the patients' means.
 
     Args:
-        numbers: of the measures of `near`, of `DIVERSITY` and of `MOTION`.
+        numbers: of the measures of `near`, of `varied` (those of diversity, in words) and of `MOTION`.
         patients: (N,) whose clip each is.
     """
 
@@ -166,7 +173,7 @@ def summary(numbers: Numbers, near: dict[str, Nearness], patients: Sequence[str]
     for name, one in near.items():
         margin, ends = change(name, "value", "repeated", one.sign)
         found["reconstruction"][name] = {**means(name), "margin": margin, **ends, "what": one.what}
-    for name, what in DIVERSITY.items():
+    for name, what in varied.items():
         own = means(name)
         difference, ends = change(name, "samples", "reconstructions")
         ratio = own["samples"] / own["reconstructions"] if own["reconstructions"] else None

@@ -60,7 +60,8 @@ def measured(known: Tensor, own: Tensor, others: Tensor | None) -> dict[str, dic
     held_out = 0 if others is None else len(others)
     found = {}
     for name, one in METRICS.items():
-        low, high = drawn[name].quantile(torch.tensor([0.025, 0.975]).double()).tolist() if name in drawn else (None, None)
+        # nan: of a few clips a resample may be one clip alone, again and again, which has no pair
+        low, high = drawn[name].nanquantile(torch.tensor([0.025, 0.975]).double()).tolist() if name in drawn else (None, None)
         doubts = flags(name, {"training": len(known), "synthetic": len(own)}, own.shape[2])
         if held_out < len(own):
             doubts.append(f"{held_out} held-out clips stand beside {len(own)} synthetic ones")

@@ -1,4 +1,4 @@
-"""How near clips are to others, frame by frame: in pixels, in the eyes of the line's own VAE, and of a pretrained network."""
+"""How near clips are to others, frame by frame: in pixels, in the eyes of the line's own VAE, and of pretrained networks."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from models.critics import vae
 from models.generators import Checkpoint
 from models.local_encoders import LocalImageEncoder, load_image_encoder
+from models.lpips import Lpips
 from models.perceptual import perceptual_distance
 from tasks.checkpoints import load_checkpoint
 from tasks.metrics.reconstruction import psnr, ssim
@@ -35,10 +36,10 @@ class Nearness:
     measure: Callable[[Tensor, Tensor], Tensor]
 
 
-def measures(params: ControlParams, critics: Path) -> dict[str, Nearness]:
+def measures(params: ControlParams, critics: Path, lpips: Lpips | None) -> dict[str, Nearness]:
     """PSNR and SSIM, and distances in the eyes of the VAE critic and of the network in `params.perceptual`, where there is one.
 
-    Neither distance is LPIPS, which weights channels as people judged pictures.
+    Neither of these distances is LPIPS, which weights channels as people judged pictures, and is there with `lpips`.
 
     Raises:
         ValueError: if a network is not there.
@@ -54,7 +55,15 @@ def measures(params: ControlParams, critics: Path) -> dict[str, Nearness]:
         backbone = f"{params.perceptual.name}, {eyes.config.settings['model_type']}"
         found["perceptual"] = Nearness(f"perceptual distance ({backbone}): squared difference of unit features, summed over "
                                        "layers; no LPIPS", -1, lambda frames, others: seen_distance(eyes, frames, others))
+    if lpips:
+        found["lpips"] = Nearness(f"LPIPS ({lpips.word}), version 0.1; lower is nearer, 0 for equal frames", -1,
+                                  lambda frames, others: framewise(lpips, frames, others))
     return found
+
+
+def framewise(lpips: Lpips, frames: Tensor, others: Tensor) -> Tensor:
+    """(B,) mean LPIPS of the frames."""
+    return lpips(frames.flatten(0, 1), others.flatten(0, 1)).unflatten(0, frames.shape[:2]).mean(1)
 
 
 def latent_distance(critic: Checkpoint, frames: Tensor, others: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 
 from models import plugin
 from models.classifiers import ClassifierKind
+from models.lpips import LpipsParams
+from models.nets.alexnet_vgg import KNOWN
 from models.trainer import TrainParams
 
 Value = TypeVar("Value")
@@ -95,6 +97,7 @@ class ControlParams(Section):
     perceptual: Path | None = Field(
         None, description="a transformers image model: how near reconstructions are, of sets whose generator animates stills"
     )
+    lpips: LpipsParams | None = Field(None, description="the same by LPIPS, and how much samples of one still differ")
     features: list[Entry] | None = Field(
         None, description="extractors, modules of models.features, that distances between sets are measured in; "
         "None: the critic of `vae`, if there is one, and random3d"
@@ -294,9 +297,14 @@ class Params(Section):
             for folder in pretrained_folders(own):
                 if not folder.is_dir():
                     raise ValueError(f"control.features: {folder} is no folder; put the pretrained weights there")
-        for folder in pretrained_folders(self.control):
-            if not folder.is_dir():
-                raise ValueError(f"control.perceptual: {folder} is no folder; put the pretrained weights there")
+        for name, value in self.control:
+            for folder in pretrained_folders(value):
+                if not folder.is_dir():
+                    raise ValueError(f"control.{name}: {folder} is no folder; put the pretrained weights there")
+        lpips = self.control.lpips
+        if lpips and min(self.dataset.frame_size) < (least := KNOWN[lpips.net].smallest):
+            raise ValueError(f"control.lpips: {lpips.net} needs frames of at least {least} x {least} pixels, but "
+                             f"dataset.frame_size is {self.dataset.frame_size}; give larger ones, or take lpips out")
         for folder in pretrained_folders(plugin.params("tasks.conditions", self.conditions)):
             if not folder.is_dir():
                 raise ValueError(f"conditions: {folder} is no folder; give the one that holds the images")
@@ -323,12 +331,11 @@ class Params(Section):
         return self
 
 
-def pretrained_folders(params: BaseModel) -> list[Path]:
-    """Every folder these parameters, or parameters in them, name."""
-    found: list[Path] = []
-    for _, value in params:
-        found += [value] if isinstance(value, Path) else pretrained_folders(value) if isinstance(value, BaseModel) else []
-    return found
+def pretrained_folders(params: object) -> list[Path]:
+    """Every folder that a parameter is, or that parameters in it name."""
+    if isinstance(params, Path):
+        return [params]
+    return [folder for _, value in params for folder in pretrained_folders(value)] if isinstance(params, BaseModel) else []
 
 
 def entry(section: dict[str, Value], name: str, where: str) -> Value:

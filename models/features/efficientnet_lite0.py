@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn import functional
 
+from models.clip import in_colour
 from models.generators import Checkpoint
 from models.nets.efficientnet_lite import load_efficientnet_lite0
 
@@ -45,8 +46,7 @@ class EfficientNetFeatures:
         mean, std = (torch.tensor(one).view(3, 1, 1) for one in (_MEAN, _STD))
         found = []
         for part in frames.flatten(0, 1).split(TOGETHER):
-            seen = part if part.shape[1] == 3 else part.mean(1, keepdim=True).expand(-1, 3, -1, -1)
-            seen = functional.interpolate(seen, (SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False)
+            seen = functional.interpolate(in_colour(part), (SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False)
             found.append(self._net(((seen + 1) / 2 - mean) / std))
         return torch.cat(found).unflatten(0, frames.shape[:2])
 

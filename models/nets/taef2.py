@@ -5,22 +5,22 @@ diffusers' `AutoencoderTiny` is its frame, but has no place for the global branc
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from diffusers import AutoencoderTiny, ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTinyOutput
 from diffusers.models.autoencoders.vae import AutoencoderTinyBlock, DecoderOutput
 from torch import Tensor, nn
 
+from models.weight_files import WeightFile
+
+_SOURCE = "in commit 5cccb12dc720 of taesd; the README's `Pretrained parts` says how to get it"
 FILES = {
-    "encoder": ("taef2_encoder.pth", "10a4e1021e89d7551eaf161352da8dbd0b1aa83872ae28b150c1df1ce2f147b6"),
-    "decoder": ("taef2_decoder.pth", "0a44a31e1ae59eb9dbf9359d24942fd3ef5928162c1800d97a28c61d51be0ab5"),
+    "encoder": WeightFile("taef2_encoder.pth", "10a4e1021e89d7551eaf161352da8dbd0b1aa83872ae28b150c1df1ce2f147b6", _SOURCE),
+    "decoder": WeightFile("taef2_decoder.pth", "0a44a31e1ae59eb9dbf9359d24942fd3ef5928162c1800d97a28c61d51be0ab5", _SOURCE),
 }
-"""Of commit 5cccb12dc72074a4be35680c3b108548a7c69978, with their sha256."""
 
 _MIDDLE = {"encoder": (11, 12, 13), "decoder": (2, 3, 4)}
 """Places of the blocks at the latents' resolution."""
@@ -73,15 +73,11 @@ def load_taef2(folder: Path) -> Taef2:
         ValueError: for a file that is missing or another one.
     """
     net = Taef2()
-    for half, (name, sha256) in FILES.items():
-        path = folder / name
-        if not path.exists():
-            raise ValueError(f"codec.taef2: {path} is missing; the README's `Pretrained parts` says how to get it")
-        if (found := hashlib.sha256(path.read_bytes()).hexdigest()) != sha256:
-            raise ValueError(f"codec.taef2: {path} has sha256 {found}, not {sha256}; download it again")
-        weights = torch.load(path, map_location="cpu", weights_only=True)
+    for half, file in FILES.items():
+        weights = file.tensors(folder)
         # the decoder's file counts its clamp as a layer, diffusers' is outside
         shift = 1 if half == "decoder" else 0
-        named = [(*key.split(".", 1), value.float()) for key, value in weights.items()]
-        getattr(net, half).layers.load_state_dict({f"{int(place) - shift}.{rest}": value for place, rest, value in named})
+        places = {key: int(key.partition(".")[0]) - shift for key in weights}
+        getattr(net, half).layers.load_state_dict(
+            {f"{places[key]}.{key.partition('.')[2]}": value.float() for key, value in weights.items()})
     return net.eval()

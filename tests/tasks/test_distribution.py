@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.metrics.pairwise import polynomial_kernel
 from torch import Tensor
 
@@ -60,6 +63,15 @@ def test_kid_is_unbiased_and_a_resample_too() -> None:
     assert float(drawn.mean()) == pytest.approx(float(kid(known, made, one(made))), abs=0.1 * float(drawn.std()))
 
 
+def test_kid_is_the_mean_of_what_torchmetrics_has_over_subsets() -> None:
+    """KID is reported as the mean over random subsets of equal size (torch-fidelity's 100 of 1000): ours is that of all."""
+    poly_mmd = pytest.importorskip("torchmetrics.image.kid").poly_mmd
+    known, made = (rows.double() for rows in sets(6, 5))
+    subsets = [poly_mmd(known[list(first)], made[list(second)]) for first in combinations(range(6), 4)
+               for second in combinations(range(5), 4)]
+    assert float(kid(known, made, one(made))) == pytest.approx(float(torch.stack(subsets).mean()), rel=1e-9)
+
+
 def test_cmmd_against_its_definition(block: None) -> None:
     known, made = (rows.double() / rows.double().norm(dim=1, keepdim=True) for rows in sets())
     means = [np.mean([[np.exp(-float((a - b).square().sum()) / 200) for a in first] for b in second])
@@ -100,6 +112,26 @@ def test_a_clip_on_the_edge_of_a_ball_is_outside() -> None:
     assert float(neighbours(rows, rows.clone()).balls.mean()) / near.NEAREST == 1
 
 
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_rounding_decides_nothing(data: st.DataObject) -> None:
+    """Rows of whole numbers, far from 0 and full of ties: what single precision decides is what exact integers do."""
+    width, offset = data.draw(st.integers(1, 40)), data.draw(st.sampled_from([0, 1000, 100_000]))
+    sizes = st.integers(near.NEAREST + 1, 40)
+    known, made = (torch.randint(0, data.draw(st.sampled_from([2, 5, 2000])), (data.draw(sizes), width),
+                                 generator=torch.Generator().manual_seed(data.draw(st.integers(0, 99)))) for _ in range(2))
+    away = (known[:, None] - made).square().sum(2)
+    radii = []
+    for rows in (known, made):
+        own = (rows[:, None] - rows).square().sum(2) + torch.eye(len(rows), dtype=torch.int64) * 10**12
+        radii.append(own.sort(1).values[:, near.NEAREST - 1])
+    found = neighbours(known + offset, made + offset)
+    inside = away < radii[0][:, None]
+    assert torch.equal(found.balls, inside.sum(0).double())
+    assert torch.equal(found.covered, inside.any(1).double())
+    assert torch.equal(found.recalled, (away < radii[1]).any(1).double())
+
+
 def test_frechet_of_many_and_of_few_rows() -> None:
     known, made = sets(40, 30)
     moments = [Moments.of(rows[:, None]).gaussians(torch.ones(1, len(rows))) for rows in (known, made)]
@@ -128,6 +160,14 @@ def test_too_few_is_refused_or_flagged() -> None:
         low, high = METRICS[name].span
         assert (low is None or low <= cell["value"]) and (high is None or cell["value"] <= high)
         assert cell["low"] < cell["high"]
+
+
+def test_of_two_clips_an_interval_leaves_out_resamples_of_one() -> None:
+    """KID of one clip, taken twice, is of no pair; there would be no interval, and no file."""
+    known, made = (torch.randn(n, 1, 8, generator=generator(n)) for n in (60, 2))
+    assert kid(known[:, 0], made[:, 0], torch.tensor([[2, 0]])).isnan()
+    found = measured(known, made, None)["kid"]
+    assert found["low"] <= found["value"] <= found["high"]
 
 
 def write(path: Path, number: int, seed: int) -> ClipStore:
