@@ -19,8 +19,9 @@ from tasks.tables import read_json, read_table
 ESTIMATES = ("advantage", "gain", "excess", "margin", "difference", "value")
 """What `low` and `high` of a JSON object are the interval of: the first of these that it has."""
 
-INSIDE = "inside"
-"""A share of the set within `low` to `high`: where an object has it, these are a range of real clips and no interval."""
+INSIDE, BAND = "inside", "band"
+"""The share of a set that lies where real clips do, and where that is. Without a band, as runs wrote it before there was one,
+`low` to `high` is that range and no interval."""
 
 Name = tuple[str, ...]
 
@@ -110,7 +111,7 @@ def _cells(value: Any, name: Name) -> Iterator[tuple[Name, Measure]]:
         return
     numbers = {key: value[key] for key in (*ESTIMATES, INSIDE) if key in value and _is_number(value[key])}
     for place, (key, number) in enumerate(numbers.items()):
-        own = place == 0 and INSIDE not in value
+        own = place == 0 and (INSIDE not in value or BAND in value)
         low, high = (value.get(end) if own else None for end in ("low", "high"))
         yield (*name, key), Measure(number, low, high, value.get("direction", ""), value.get("what", ""))
     for key, part in value.items():

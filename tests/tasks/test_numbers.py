@@ -46,11 +46,13 @@ def test_a_set_that_is_no_longer_asked_for_is_left_out(made: Path) -> None:
 
 
 def test_an_interval_belongs_to_the_estimate_it_was_made_for(data: Path) -> None:
-    """The advantage over chance where there is one; a filter's gain; and the range of real clips is nobody's interval."""
+    """The advantage over chance where there is one, a filter's gain; and the range of real clips is nobody's, neither as
+    a band nor as runs wrote it before."""
     label = {"value": 0.9, "chance": 0.5, "advantage": 0.4, "low": 0.3, "high": 0.5, "clips": 10, "what": "asked class",
              "filters": {"agreement": {"before": 0.9, "after": 1.0, "gain": 0.1, "low": 0.0, "high": 0.2, "kept": 7}}}
     write_json(data / "control" / "sfvd" / "control.json", {"label": label})
-    write_json(data / "control" / "sfvd" / "appearance.json", {"contrast": {**CELL, "inside": 0.8, "direction": ""}})
+    before = {**CELL, "inside": 0.8, "direction": ""}
+    write_json(data / "control" / "sfvd" / "appearance.json", {"contrast": before, "change": {**before, "band": [0.1, 0.2]}})
     found = measures(data, SETS)
     assert found == {
         ("control", "sfvd", "label", "advantage"): Measure(0.4, 0.3, 0.5, "", "asked class"),
@@ -58,6 +60,8 @@ def test_an_interval_belongs_to_the_estimate_it_was_made_for(data: Path) -> None
         ("control", "sfvd", "label", "filters", "agreement", "gain"): Measure(0.1, 0.0, 0.2),
         ("appearance", "sfvd", "contrast", "value"): Measure(0.5, None, None, "", "a number"),
         ("appearance", "sfvd", "contrast", "inside"): Measure(0.8, None, None, "", "a number"),
+        ("appearance", "sfvd", "change", "value"): Measure(0.5, 0.4, 0.625, "", "a number"),
+        ("appearance", "sfvd", "change", "inside"): Measure(0.8, None, None, "", "a number"),
     }
 
 
