@@ -170,6 +170,33 @@ def repeat(
 
 
 @app.command()
+def compare(
+    first: Annotated[str, typer.Argument(metavar="RUN_A", help="the older run")],
+    second: Annotated[str, typer.Argument(metavar="RUN_B", help="the newer run")],
+    out: Annotated[Path | None, typer.Option(help="a page to write too, with every metric and the clips' ids")] = None,
+) -> None:
+    """What changed between two runs, with intervals, and whether anything got better or worse.
+
+    A run is a data folder: `data`, one of `data/repeats`, that of another clone. Or it is a git revision of this repository, as
+    far as DVC has its outputs: a commit, a tag, `HEAD`. Nothing is run again. Where both were tested on the same held-out
+    patients, differences are paired and tested; other patients' numbers stand side by side.
+
+    Examples: `cinefab compare HEAD data`, `cinefab compare v1 v2 --out compare.html`,
+    `cinefab compare data/repeats/train_0.3_seed_0 data/repeats/train_0.7_seed_0`
+    """
+    from flows.revision import run_folder
+    from tasks.compare import READ
+    from tasks.compare import compare as compare_runs
+    from tasks.compare_page import page, text
+
+    with run_folder(first, DATA, READ) as a, run_folder(second, DATA, READ) as b:
+        found = compare_runs(a, b, (first, second))
+    typer.echo(text(found))
+    if out is not None:
+        typer.echo(f"\n{page(found, out).resolve()}")
+
+
+@app.command()
 def profile(
     names: Annotated[list[str], typer.Argument(help="files of profiles/, applied in order")], params: ParamsPath = PARAMS
 ) -> None:

@@ -32,11 +32,11 @@ def apply_profiles(params: Path, profiles: Sequence[Path]) -> list[Change]:
     before = _plain(tree)
     for profile in profiles:
         _apply(tree, profile, yaml)
-    if changes := list(_changes(before, _plain(tree), "")):
+    if changed := list(changes(before, _plain(tree), "")):
         text = io.StringIO()
         yaml.dump(tree, text)
         atomic_write(params, text.getvalue().encode())
-    return changes
+    return changed
 
 
 def _apply(tree: dict[str, Any], path: Path, yaml: YAML) -> None:
@@ -59,12 +59,12 @@ def _merge(tree: dict[str, Any], profile: dict[str, Any]) -> None:
             tree[key] = new
 
 
-def _changes(old: dict[str, Any], new: dict[str, Any], prefix: str) -> Iterator[Change]:
+def changes(old: dict[str, Any], new: dict[str, Any], prefix: str) -> Iterator[Change]:
     """What differs, by dotted key; keys that are gone last."""
     for key in [*new, *(key for key in old if key not in new)]:
         before, after = old.get(key, ABSENT), new.get(key, ABSENT)
         if isinstance(before, dict) and isinstance(after, dict):
-            yield from _changes(before, after, f"{prefix}{key}.")
+            yield from changes(before, after, f"{prefix}{key}.")
         elif before != after:
             yield f"{prefix}{key}", before, after
 

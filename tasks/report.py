@@ -30,12 +30,13 @@ from tasks.charts import beside, curves, histogram, smooth, whiskers
 from tasks.checkpoints import checkpoint_digest
 from tasks.condition import STORE
 from tasks.fingerprint import code_digest
+from tasks.numbers import flat
 from tasks.pages import pages
 from tasks.params import Params
 from tasks.pictures import PALETTE
 from tasks.records import AuditRecord, ConditionRecord
 from tasks.store import ClipStore
-from tasks.tables import atomic_write, read_json, read_table
+from tasks.tables import atomic_write, read_json, read_table, write_json
 
 Ablation = tuple[str, str, list[tuple[str, dict[str, Any], dict[str, Any] | None]]]
 """An arm, what its set leaves out, and for each network its primary metric and that of the same arm with the released set."""
@@ -53,7 +54,8 @@ class Step:
 
 
 def report(params: Params, data: Path, out: Path) -> Path:
-    """Write `report.html`, and `clips.webp` for a README, from the folders of one run; the same run gives the same bytes.
+    """Write `report.html`, from the folders of one run, with `clips.webp` for a README, `metrics.json` for `dvc metrics` and
+    `params.yaml`, what the run was made with; the same run gives the same bytes.
 
     What is not there yet (audit, benchmark, a set, curves) is shown as not run; prepared data, conditions and the set that is
     to be released must be there. The release comes after it, so that one that is refused still has its report.
@@ -115,6 +117,8 @@ def report(params: Params, data: Path, out: Path) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     atomic_write(out / "report.html", page.encode())
     atomic_write(out / "clips.webp", gallery.poster(shown, data / "prepared", data / "conditions"))
+    atomic_write(out / "params.yaml", _yaml(params).encode())
+    write_json(out / "metrics.json", flat(data, list(params.samples), _to_be_released(shown, judged)))
     return out / "report.html"
 
 
@@ -153,6 +157,10 @@ def _judged(params: Params, folder: Path, shown: gallery.SyntheticSet) -> dict[s
         return None
     rows = {row.clip_id: row for row in read_table(folder / "audit.parquet", AuditRecord)}
     return judge_release(params.audit, [rows[shown.provenance[row].clip_id] for row in shown.kept])
+
+
+def _to_be_released(shown: gallery.SyntheticSet, judged: dict[str, Any] | None) -> int:
+    return 0 if judged and judged["refused"] else len(shown.kept)
 
 
 def _frequencies(shown: gallery.SyntheticSet, sources: SourceAccount) -> list[tuple[str, int, float, int, float]]:
@@ -211,8 +219,9 @@ def _steps(entry: dict[str, Any], path: str) -> list[str]:
 
 
 def _yaml(params: Params) -> str:
-    """All parameters; of an absolute path only the last part, since the page is sent around."""
-    return yaml.safe_dump(_without_folders(params.model_dump(mode="json")), sort_keys=False, allow_unicode=True)
+    """All parameters that a run depends on; of an absolute path only the last part, since the page is sent around."""
+    tree = params.model_dump(mode="json", exclude={"repeats"})
+    return yaml.safe_dump(_without_folders(tree), sort_keys=False, allow_unicode=True)
 
 
 def _without_folders(value: Any) -> Any:
@@ -252,7 +261,7 @@ def _synthetic_steps(params: Params, data: Path, shown: gallery.SyntheticSet, fi
     if judged:
         note = f"of them; more than {judged['most']:.1%} and the release is refused"
         steps.append(Step("near copies", judged["copies"], judged["copies"] / longest, note, minor=True))
-    number = 0 if judged and judged["refused"] else left
+    number = _to_be_released(shown, judged)
     steps.append(Step("to be released", number, number / longest, f"{params.release.name} {params.release.version}"))
     return steps
 

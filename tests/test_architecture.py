@@ -15,6 +15,8 @@ FORBIDDEN = {
     "tasks": {"flows", "prefect", "dvc"},
     "flows": {"dvc", "torch", "zarr", "numpy"},
 }
+EXCEPTED = {"flows/revision.py": {"dvc"}}
+"""Reads the run of a git revision; nobody else knows that DVC is there."""
 
 
 def imported(path: Path) -> set[str]:
@@ -32,7 +34,7 @@ def test_imports_go_down(floor: str) -> None:
     offences = {
         str(path.relative_to(ROOT)): sorted(bad)
         for path in (ROOT / floor).rglob("*.py")
-        if (bad := imported(path) & FORBIDDEN[floor])
+        if (bad := (imported(path) & FORBIDDEN[floor]) - EXCEPTED.get(str(path.relative_to(ROOT)), set()))
     }
     assert not offences
 

@@ -15,7 +15,8 @@ from flows.repeat import line
 from tasks.params import Params
 
 ROOT = Path(__file__).parents[2]
-STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+STAGES = PIPELINE["stages"]
 
 
 def outs(name: str) -> set[str]:
@@ -36,6 +37,7 @@ def test_outputs_are_the_layout() -> None:
     assert all(Path(out).is_relative_to(data.benchmark) for out in outs("benchmark"))
     assert outs("release") == {str(data.release)}
     assert outs("report") == {str(data.reports)}
+    assert PIPELINE["metrics"] == [str(data.reports / "metrics.json")]
 
 
 def test_every_stage_is_a_command_of_its_own_name() -> None:

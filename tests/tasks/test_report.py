@@ -191,15 +191,15 @@ def test_what_was_asked_names_no_folder_of_this_machine(made: tuple[Path, Params
     assert "6 frames of 32 by 32 pixels" in page.text
     assert "scene 30 steps of 4" in page.text
     assert "location: …/phantom.py" in page.text
-    for text in ("/some/where", str(made[0])):
-        assert text not in (made[0] / "reports" / "report.html").read_text()
+    for text, name in itertools.product(("/some/where", str(made[0])), ("report.html", "params.yaml")):
+        assert text not in (made[0] / "reports" / name).read_text()
 
 
 def test_the_same_run_gives_the_same_bytes(line: tuple[Path, Params], made: tuple[Path, Params]) -> None:
     data, tree = line
     shutil.rmtree(data / "reports")
     report(tree, data, data / "reports")
-    for name in ("report.html", "clips.webp"):
+    for name in ("report.html", "clips.webp", "metrics.json", "params.yaml"):
         assert (data / "reports" / name).read_bytes() == (made[0] / "reports" / name).read_bytes()
 
 

@@ -199,6 +199,7 @@ def _benchmark(folder: Path, tree: Params, rng: np.random.Generator) -> None:
                              for label in ("mean", "wire")]
     metrics = summaries(rows, tree.benchmark)
     comparisons = compare(rows, metrics, tree.benchmark)
+    write_table(folder / "runs.parquet", rows, EvaluationRecord)
     write_json(folder / "metrics.json", metrics)
     write_json(folder / "comparisons.json", comparisons)
     write_json(folder / "verdict.json", verdict(metrics, comparisons, tree.benchmark))
