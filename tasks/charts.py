@@ -9,6 +9,7 @@ import hashlib
 import io
 import math
 import re
+import textwrap
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Literal
 
@@ -24,8 +25,9 @@ _PAGE = {INK: "var(--ink)", LINE: "var(--line)", ACCENT: "var(--accent)", DROP: 
 SERIES = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8f8f8f", "#b8a900")
 """Okabe and Ito (2008), the yellow darkened so that it shows on white."""
 
-_WIDTH, _FONT = 3.5, 9.5
-"""Inches and points: a phone, and a page's columns, enlarge a chart a little, so that its text has 12 pixels or more."""
+_WIDTH, _FONT, _LETTERS = 3.5, 9.5, 42
+"""Inches, points, and letters of a line: phones and a page's columns enlarge a chart a little, so that its text has 12 pixels
+or more."""
 
 
 def histogram(kept: Sequence[float], dropped: Sequence[float], limits: Sequence[float], label: str, alt: str) -> str:
@@ -42,15 +44,15 @@ def histogram(kept: Sequence[float], dropped: Sequence[float], limits: Sequence[
         for limit in limits:
             axes.axvline(limit, color=INK, linewidth=1, linestyle=(0, (4, 3)))
         _legend(figure, names, "outside upper left")
-    axes.set_xlabel(label, color=INK)
+    axes.set_xlabel(textwrap.fill(label, _LETTERS), color=INK)
     axes.set_ylabel("clips", color=INK)
-    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
     return _svg(figure, alt)
 
 
 def beside(series: Mapping[str, Sequence[float]], limit: float, label: str, alt: str) -> str:
     """Outlined histograms over each other in common bins, of at most two groups, with a line at the limit."""
-    figure, axes = _axes(1.9)
+    figure, axes = _axes(2.2)
     values = np.concatenate([np.asarray(one, np.float64) for one in series.values()] + [np.array([limit])])
     spread = float(np.ptp(values)) or 1.0
     bins = np.linspace(values.min() - 0.02 * spread, values.max() + 0.02 * spread, 25)
@@ -58,9 +60,9 @@ def beside(series: Mapping[str, Sequence[float]], limit: float, label: str, alt:
         axes.hist(one, bins=bins.tolist(), histtype="step", linewidth=1.6, color=colour, label=_plain(name))
     axes.axvline(limit, color=INK, linewidth=1, linestyle=(0, (4, 3)))
     _legend(figure, series, "outside upper left")
-    axes.set_xlabel(label, color=INK)
+    axes.set_xlabel(textwrap.fill(label, _LETTERS), color=INK)
     axes.set_ylabel("clips", color=INK)
-    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
     return _svg(figure, alt)
 
 
@@ -96,7 +98,7 @@ def whiskers(rows: Sequence[tuple[str, float, float, float]], baseline: str, lab
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.grid(axis="x", color=LINE, linewidth=0.6)
     axes.xaxis.set_major_locator(MaxNLocator(3))  # names of arms leave little room
-    axes.set_xlabel(label, color=INK)
+    axes.set_xlabel(textwrap.fill(label, _LETTERS), color=INK, loc="right")
     return _svg(figure, alt)
 
 

@@ -134,7 +134,8 @@ def test_ten_thousand_clips_are_a_light_page(tmp_path: Path) -> None:
                   for one in decisions if one.keep]
     shown = SyntheticSet("sfvd", made, provenance, decisions, accepted(made.ids, decisions))
     filters = read_filters(decisions)
-    page = browse(tree, shown, filters, Paths(tree, shown, filters, data / "conditions", data / "audit", False), tmp_path / "reports")
+    paths = Paths(tree, shown, filters, data / "conditions", data / "audit", refused=False)
+    page = browse(tree, shown, filters, paths, tmp_path / "reports")
     text = page.read_text()
     assert len(text) < 3_000_000
     assert text.count("data-d=\"k\"") == len(shown.kept)
@@ -192,7 +193,8 @@ def test_the_path_says_which_training_clip_is_likest(line: tuple[Path, Params]) 
     for row in compared:
         step = paths.of(shown.row(row.clip_id)).steps[-2]
         verdict = "a near copy" if row.near_copy else "no near copy"
-        assert f"training clip {str(row.nearest)[:8]} of patient {row.patient}, correlation {row.similarity:.3f};" in step.lines[0]
+        nearest = f"training clip {str(row.nearest)[:8]} of patient {row.patient}, correlation {row.similarity:.3f};"
+        assert nearest in step.lines[0]
         assert step.lines[0].endswith(f"from {threshold:.3f} on it were a near copy: {verdict}.")
     write_json(data / "audit" / "sfvd" / "audit.json", {"clips_digest": "of clips sampled before"})
     assert all(step.title != "Audit" for step in opened(data, tree)[1].of(0).steps)
