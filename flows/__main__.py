@@ -120,7 +120,7 @@ def benchmark(params: ParamsPath = PARAMS, data: DataPath = DATA) -> None:
 
 @app.command(rich_help_panel=stages)
 def report(params: ParamsPath = PARAMS, data: DataPath = DATA) -> None:
-    """One self-contained HTML page about the run."""
+    """One self-contained HTML page about the run, and a gallery of all clips beside it."""
     from flows.publish import report as flow
     from flows.server import run_linked
 

@@ -1,6 +1,6 @@
 """Score a synthetic set shard by shard, then let the filters decide in order; measure whether it looks real and as
-asked, how far it is from the real clips and how like them, how well its generator animates stills, if it does, and whether it
-copies."""
+asked, how far it is from the real clips, where it lies among them and how like them it is, how well its generator animates
+stills, if it does, and whether it copies."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from tasks.audit import audit as compare
 from tasks.control import control as measure
 from tasks.curate import clear_evidence, run_chain, shards_of
 from tasks.distribution import distribution
+from tasks.feature_map import feature_map
 from tasks.likeness import likeness
 from tasks.params import entry, load_params
 
@@ -54,6 +55,7 @@ def control(params: Path, data: Layout, name: str) -> dict[str, Any]:
     seen = look(tree.control, data.critics, data.prepared, clips, data.features, out)
     seen |= likeness(data.prepared, clips, data.features, out)
     distribution(tree.control, data.critics, data.prepared, clips, data.features, out)
+    feature_map(tree.control, data.critics, data.prepared, clips, data.features, out)
     with device() as where:
         moved = animation(tree.control, own.sampling, data.prepared, data.checkpoint(own.generator), data.critics, out, where)
     shown = {what: numbers["value"] for what, numbers in (found | seen).items()}

@@ -28,7 +28,7 @@ from tasks.metrics.appearance import MEASURES, appearance
 from tasks.metrics.diversity import motions_apart, pixels_apart
 from tasks.nearness import Nearness, measures
 from tasks.params import ControlParams, Entry
-from tasks.pictures import panels, tile, webp
+from tasks.pictures import panels, small_webp, tile
 from tasks.statistics import bootstrap_mean, cluster_means
 from tasks.tables import atomic_write, read_json, write_json
 from tasks.train import held_out_clips
@@ -215,4 +215,4 @@ def _film(clips: Animated) -> bytes:
     """Animated WebP, a row a clip: real, reconstruction, samples."""
     row = torch.cat([clips.real[:, None], clips.reconstructed[:, None], clips.sampled[:, :SHOWN_SEEDS]], 1)
     frames = to_uint8(row.flatten(0, 1)).movedim(2, -1).numpy()
-    return webp(tile(panels(frames, side=96), columns=row.shape[1]))
+    return small_webp(tile(panels(frames, side=96, most=1), columns=row.shape[1]))

@@ -44,7 +44,7 @@ from tasks.metrics.copies import (
     threshold_of,
 )
 from tasks.params import AuditParams
-from tasks.pictures import panels, tile, webp
+from tasks.pictures import panels, small_webp, tile
 from tasks.records import AuditRecord, ClipRecord, ConditionRecord, ProvenanceRecord
 from tasks.statistics import bootstrap_mean, pooled_mean
 from tasks.store import ClipStore
@@ -264,8 +264,8 @@ def _worst(rows: Sequence[AuditRecord], found: Nearest, made: ClipStore, trainin
     left = made.load(order)["frames"]
     known = [int(found.row[place]) for place in order]
     right = training.store.load([training.rows[row] for row in known])["frames"] if min(known) >= 0 else left
-    pairs = np.stack([panels(left), panels(right)], 1)
-    return webp(tile(pairs.reshape(-1, *pairs.shape[2:]), columns=4))
+    pairs = np.stack([panels(left, most=1), panels(right, most=1)], 1)
+    return small_webp(tile(pairs.reshape(-1, *pairs.shape[2:]), columns=4))
 
 
 def audit_of(folder: Path, store: ClipStore) -> dict[str, Any] | None:

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import re
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -22,10 +25,14 @@ _PAGE = {INK: "var(--ink)", LINE: "var(--line)", ACCENT: "var(--accent)", DROP: 
 SERIES = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8f8f8f", "#b8a900")
 """Okabe and Ito (2008), the yellow darkened so that it shows on white."""
 
+_WIDTH, _FONT, _LETTERS = 3.5, 9.5, 42
+"""Inches, points, and letters of a line: phones and a page's columns enlarge a chart a little, so that its text has 12 pixels
+or more."""
+
 
 def histogram(kept: Sequence[float], dropped: Sequence[float], limits: Sequence[float], label: str, alt: str) -> str:
     """Scores of kept and dropped clips in common bins, with a line at each threshold."""
-    figure, axes = _axes(4.6, 2.1)
+    figure, axes = _axes(1.8)
     good, bad = (np.array([value for value in values if np.isfinite(value)]) for values in (kept, dropped))
     both = np.concatenate([good, bad])
     if both.size:
@@ -36,32 +43,32 @@ def histogram(kept: Sequence[float], dropped: Sequence[float], limits: Sequence[
         axes.hist([good, bad], bins=bins.tolist(), stacked=True, color=[ACCENT, DROP], label=names)
         for limit in limits:
             axes.axvline(limit, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-        axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc="upper left", bbox_to_anchor=(0, 1.22), ncols=2)
-    axes.set_xlabel(label, color=INK)
+        _legend(figure, names, "outside upper left")
+    axes.set_xlabel(textwrap.fill(label, _LETTERS), color=INK)
     axes.set_ylabel("clips", color=INK)
-    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
     return _svg(figure, alt)
 
 
 def beside(series: Mapping[str, Sequence[float]], limit: float, label: str, alt: str) -> str:
     """Outlined histograms over each other in common bins, of at most two groups, with a line at the limit."""
-    figure, axes = _axes(4.6, 2.1)
+    figure, axes = _axes(2.2)
     values = np.concatenate([np.asarray(one, np.float64) for one in series.values()] + [np.array([limit])])
     spread = float(np.ptp(values)) or 1.0
     bins = np.linspace(values.min() - 0.02 * spread, values.max() + 0.02 * spread, 25)
     for colour, (name, one) in zip((DROP, ACCENT), series.items(), strict=False):
         axes.hist(one, bins=bins.tolist(), histtype="step", linewidth=1.6, color=colour, label=_plain(name))
     axes.axvline(limit, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-    axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc="upper left", bbox_to_anchor=(0, 1.22), ncols=2)
-    axes.set_xlabel(label, color=INK)
+    _legend(figure, series, "outside upper left")
+    axes.set_xlabel(textwrap.fill(label, _LETTERS), color=INK)
     axes.set_ylabel("clips", color=INK)
-    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
     return _svg(figure, alt)
 
 
 def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], alt: str, log: bool = False) -> str:
     """Losses as lines of (steps, values); a single one has the page's accent, several have a legend."""
-    figure, axes = _axes(4.6, 2.3)
+    figure, axes = _axes(1.8 + (_lines(series) if len(series) > 1 else 0))
     for number, (name, (steps, values)) in enumerate(series.items()):
         colour = ACCENT if len(series) == 1 else SERIES[number % len(SERIES)]
         axes.plot(list(steps), list(values), color=colour, linewidth=1.4, label=_plain(name))
@@ -71,8 +78,8 @@ def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], alt: s
         axes.yaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     if len(series) > 1:
-        axes.legend(frameon=False, fontsize=7.5, labelcolor=INK, loc="upper left", bbox_to_anchor=(0, -0.28), ncols=2)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _legend(figure, series, "outside lower left")
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.set_xlabel("step", color=INK)
     axes.set_ylabel("loss", color=INK)
     return _svg(figure, alt)
@@ -80,7 +87,7 @@ def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], alt: s
 
 def whiskers(rows: Sequence[tuple[str, float, float, float]], baseline: str, label: str, alt: str) -> str:
     """Means with intervals, one row an arm from top to bottom; a broken line at the baseline's mean."""
-    figure, axes = _axes(6.4, 0.7 + 0.32 * len(rows))
+    figure, axes = _axes(0.6 + 0.25 * len(rows))
     for place, (name, mean, low, high) in enumerate(rows):
         colour = INK if name == baseline else ACCENT
         axes.plot([low, high], [place, place], color=colour, linewidth=1.6, solid_capstyle="round")
@@ -90,13 +97,14 @@ def whiskers(rows: Sequence[tuple[str, float, float, float]], baseline: str, lab
     axes.set_yticks(range(len(rows)), [_plain(name) for name, *_ in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.grid(axis="x", color=LINE, linewidth=0.6)
-    axes.set_xlabel(label, color=INK)
+    axes.xaxis.set_major_locator(MaxNLocator(3))  # names of arms leave little room
+    axes.set_xlabel(textwrap.fill(label, _LETTERS), color=INK, loc="right")
     return _svg(figure, alt)
 
 
 def by_share(series: Mapping[str, Sequence[tuple[float, float, float, float]]], label: str, alt: str) -> str:
     """Lines of (share of the training patients, mean, low, high), one an arm, each beside the last so that intervals show."""
-    figure, axes = _axes(5.2, 2.9)
+    figure, axes = _axes(2 + _lines(series))
     for number, (name, points) in enumerate(series.items()):
         colour = SERIES[number % len(SERIES)]
         shares, means, lows, highs = (np.array(column) for column in zip(*points, strict=True))
@@ -104,7 +112,7 @@ def by_share(series: Mapping[str, Sequence[tuple[float, float, float, float]]], 
         axes.plot(places, means, color=colour, linewidth=1.4, marker="o", markersize=4, label=_plain(name))
         axes.vlines(places, lows, highs, color=colour, linewidth=1.2)
         axes.set_xticks(100 * shares)
-    axes.legend(frameon=False, fontsize=7.5, labelcolor=INK, loc="upper left", bbox_to_anchor=(0, -0.22), ncols=3)
+    _legend(figure, series, "outside lower left")
     axes.set_xlabel("patients that train, %", color=INK)
     axes.set_ylabel(label, color=INK)
     return _svg(figure, alt)
@@ -119,16 +127,32 @@ def smooth(values: Sequence[float], points: int = 200) -> tuple[list[float], lis
     return (starts + sizes / 2).tolist(), (sums / sizes).tolist()
 
 
-def _axes(width: float, height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), layout="constrained")
+def _axes(height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
     axes = figure.subplots()
     axes.set_facecolor("none")
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(LINE)
-    axes.tick_params(colors=LINE, labelcolor=INK, labelsize=8)
-    axes.xaxis.label.set_fontsize(8.5)
-    axes.yaxis.label.set_fontsize(8.5)
+    axes.tick_params(colors=LINE, labelcolor=INK, labelsize=_FONT)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.label.set_fontsize(_FONT)
+    axes.yaxis.label.set_fontsize(_FONT)
     return figure, axes
+
+
+def _legend(figure: Figure, names: Iterable[str], where: Literal["outside upper left", "outside lower left"]) -> None:
+    """Of all that has a label, above or below the axes."""
+    figure.legend(frameon=False, fontsize=_FONT, labelcolor=INK, loc=where, ncols=_columns(names),
+                  handlelength=1.2, columnspacing=1.2, labelspacing=0.3, borderpad=0.2)
+
+
+def _columns(names: Iterable[str]) -> int:
+    return 2 if max(map(len, names), default=0) <= 17 else 1
+
+
+def _lines(names: Collection[str]) -> float:
+    """Inches that a legend of these takes."""
+    return 0.19 * math.ceil(len(names) / _columns(names))
 
 
 def _plain(name: str) -> str:
@@ -143,7 +167,8 @@ def _svg(figure: Figure, alt: str) -> str:
         figure.savefig(held, format="svg", transparent=True, metadata={"Date": None})
     svg = held.getvalue()
     svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.S)
+    svg = re.sub(r"\s*(<metadata>.*?</metadata>|<!--.*?-->)", "", svg, flags=re.S)
+    svg = re.sub(r"<[^>]*>", lambda tag: re.sub(r"(\.\d\d)\d+", r"\1", tag[0]), svg)  # a hundredth of a point is seen by nobody
     for stand_in, colour in _PAGE.items():
         svg = svg.replace(stand_in, colour)
     svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.S)  # a bare * would style the whole page

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,14 +15,14 @@ from models.clip import UNKNOWN
 from tasks.account import FilterAccount
 from tasks.condition import STORE
 from tasks.params import Params
-from tasks.pictures import Pixels, data_uri, moved, painted, panels, tile, webp
+from tasks.pictures import Pixels, data_uri, moved, painted, panels, small_webp, tile, webp
 from tasks.records import ConditionRecord, Decision, ProvenanceRecord, accepted
 from tasks.store import ClipStore
 from tasks.tables import read_table
 
 T = TypeVar("T")
-SHOWN = 12
-"""Clips a grid: enough to judge, few enough for a page that is sent around."""
+SHOWN = 8
+"""Clips a grid: enough to judge, few enough for a page that is sent around; `tasks.browse` has all."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class SyntheticSet:
     decisions: list[Decision]
     kept: list[int]
 
-    @property
+    @cached_property
     def masked(self) -> bool:
         """Whether masks were asked for; else it was whole clips, of which motion is what can be shown beside."""
         return bool((self.store.load([0])["masks"] != UNKNOWN).any())
@@ -52,7 +53,7 @@ class SyntheticSet:
     @property
     def columns(self) -> tuple[str, str, str]:
         """What stands beside the source clip in `side_by_side`."""
-        return ("mask", "synthetic", "outlined") if self.masked else ("its motion", "synthetic", "the synthetic clip's motion")
+        return ("mask", "synthetic", "outlined") if self.masked else ("synthetic", "source's motion", "synthetic motion")
 
     def row(self, clip_id: str) -> int:
         return self.store.ids.index(clip_id)
@@ -71,14 +72,14 @@ def read_set(name: str, clips: Path, decisions: Path) -> SyntheticSet | None:
 
 def side_by_side(shown: SyntheticSet, prepared: Path, conditions: Path) -> list[Picture]:
     """Kept clips of different conditions, each as four panels: real clip, mask asked for, synthetic clip, both together; or,
-    where no masks were asked for, the real clip with its motion and the synthetic clip with its own.
+    where no masks were asked for, the real clip, the synthetic one, and the motion of both.
 
     The real clip is the first of those that the condition was made from.
     """
     bank = {record.condition_id: record for record in read_table(conditions / "conditions.parquet", ConditionRecord)}
     pictures = []
     rows = _of_different_conditions(shown, SHOWN)
-    for row, four in zip(rows, _four(shown, rows, prepared, conditions, bank), strict=True):
+    for row, four in zip(rows, panes(shown, rows, prepared, conditions), strict=True):
         record = shown.provenance[row]
         number = len(bank[record.condition_id].clips)
         mixture = f"; the clip on the left is the first of {number} that the mask was made from" if number > 1 else ""
@@ -93,10 +94,13 @@ def side_by_side(shown: SyntheticSet, prepared: Path, conditions: Path) -> list[
 
 
 def poster(shown: SyntheticSet, prepared: Path, conditions: Path) -> bytes:
-    """Animated WebP for a README: up to six columns of source clip, mask and synthetic clip; empty when no clip was kept."""
-    bank = {record.condition_id: record for record in read_table(conditions / "conditions.parquet", ConditionRecord)}
-    columns = list(_four(shown, _of_different_conditions(shown, 6), prepared, conditions, bank))
-    return webp(tile(np.stack(columns, 1)[:3].reshape(-1, *columns[0].shape[1:]), columns=len(columns))) if columns else b""
+    """Animated WebP for a README: up to six columns of source clip, its mask or motion, and synthetic clip; empty when no clip
+    was kept."""
+    columns = list(panes(shown, _of_different_conditions(shown, 6), prepared, conditions, most=4))
+    if not columns:
+        return b""
+    rows = np.stack(columns, 1)[[0, 1, 2] if shown.masked else [0, 2, 1]]
+    return webp(tile(rows.reshape(-1, *rows.shape[2:]), columns=len(columns)))
 
 
 def dropped(shown: SyntheticSet, filters: Sequence[FilterAccount]) -> list[Picture]:
@@ -131,7 +135,7 @@ def sets(params: Params, clips: Path, decisions: Path) -> list[tuple[str, Pictur
         if (one := read_set(name, clips, decisions)) is None:
             continue
         count = min(6, len(one.store))
-        film = tile(panels(one.store.load(range(count))["frames"]), columns=count)
+        film = tile(panels(one.store.load(range(count))["frames"], most=1), columns=count, gap=1)
         alt, line = f"the first {count} clips of set {name}", f"{len(one.store)} sampled, {len(one.kept)} kept"
         found.append((name, picture(film, alt, name, line)))
     return found
@@ -140,15 +144,15 @@ def sets(params: Params, clips: Path, decisions: Path) -> list[tuple[str, Pictur
 def picture(film: Pixels, alt: str, *lines: str) -> Picture:
     """(T, H, W, 3) as a `Picture`; the still is the middle frame."""
     middle = len(film) // 2
-    still = webp(film[middle : middle + 1])
-    return Picture(data_uri(webp(film), "image/webp"), data_uri(still, "image/webp"), alt, tuple(lines))
+    still = small_webp(film[middle : middle + 1])
+    return Picture(data_uri(small_webp(film), "image/webp"), data_uri(still, "image/webp"), alt, tuple(lines))
 
 
 def stored(path: Path, alt: str, *lines: str) -> Picture:
     """A moving picture that an earlier stage wrote, as it is; the still is its middle frame."""
     with Image.open(path) as image:
         image.seek(getattr(image, "n_frames", 1) // 2)
-        still = webp(np.asarray(image.convert("RGB"))[None])
+        still = small_webp(np.asarray(image.convert("RGB"))[None])
     return Picture(data_uri(path.read_bytes(), "image/webp"), data_uri(still, "image/webp"), alt, tuple(lines))
 
 
@@ -164,27 +168,34 @@ def _of_different_conditions(shown: SyntheticSet, number: int) -> list[int]:
     return spread(sorted(first.values()), number)
 
 
-def _four(shown: SyntheticSet, rows: Sequence[int], prepared: Path, conditions: Path,
-          bank: dict[str, ConditionRecord]) -> Iterator[Pixels]:
-    """(4, T, h, w, 3) for each clip: source, mask, synthetic, synthetic with outlines; an outside still is its own source."""
-    source = ClipStore.open(prepared / "clips.zarr")
+def panes(shown: SyntheticSet, rows: Sequence[int], prepared: Path, conditions: Path, most: int = 1) -> Iterator[Pixels]:
+    """(4, T, h, w, 3) for each clip: source, mask, synthetic, synthetic with outlines; an outside still is its own source.
+
+    Where no masks were asked for: source, synthetic and the motion of both, enlarged `most` times at most; grey ones first, or
+    a lossy picture has the motion's colours in them. Outlines always are, or they would hide what they go around.
+    """
+    bank = {record.condition_id: record for record in read_table(conditions / "conditions.parquet", ConditionRecord)}
+    source, order = ClipStore.open(prepared / "clips.zarr"), list(bank)
     place = {clip_id: row for row, clip_id in enumerate(source.ids)}
     for row in rows:
         condition = bank[shown.provenance[row].condition_id]
         if condition.clips:
             origin = source.load([place[condition.clips[0]]])["frames"]
         else:
-            origin = ClipStore.open(conditions / STORE).load([list(bank).index(condition.condition_id)])["frames"]
+            origin = ClipStore.open(conditions / STORE).load([order.index(condition.condition_id)])["frames"]
         made = shown.store.load([row])
         frames, masks = made["frames"], made["masks"]
         if not shown.masked:
-            yield np.concatenate([panels(origin), moved(origin), panels(frames), moved(frames)])
+            yield np.concatenate([show(clip, most=most) for show in (panels, moved) for clip in (origin, frames)])
             continue
         yield np.concatenate([panels(origin), painted(masks), panels(frames), panels(frames, masks)])
 
 
 def _pair(shown: SyntheticSet, row: int, word: str, lines: tuple[str, ...]) -> Picture:
-    """The clip, and the clip with the outlines of the mask that was asked for."""
+    """The clip, and the clip with the outlines of the mask that was asked for, if there was one."""
     arrays = shown.store.load([row])
+    alt = f"{word} clip {shown.provenance[row].clip_id[:8]}"
+    if not shown.masked:
+        return picture(panels(arrays["frames"], most=1)[0], alt, *lines)
     film = tile(np.concatenate([panels(arrays["frames"]), panels(arrays["frames"], arrays["masks"])]), columns=2)
-    return picture(film, f"{word} clip {shown.provenance[row].clip_id[:8]}, plain and with the outlined mask", *lines)
+    return picture(film, f"{alt}, plain and with the outlined mask", *lines)

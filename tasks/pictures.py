@@ -29,16 +29,17 @@ PALETTE: tuple[tuple[int, int, int], ...] = (
 
 _GAP_COLOUR = 24
 _UNKNOWN_COLOUR = 110
-_LOSSLESS_BYTES = 160_000
+_LOSSLESS_BYTES, _QUALITY = 160_000, 75
 
 
-def panels(frames: Pixels, masks: Pixels | None = None, side: int = 144) -> Pixels:
+def panels(frames: Pixels, masks: Pixels | None = None, side: int = 144, most: int = 4) -> Pixels:
     """Clips as RGB, brought to about `side` pixels, with the masks' outlines when there are masks.
 
     Args:
         frames: (N, T, H, W, C), C of 1 or 3.
         masks: (N, T, H, W) label maps; `UNKNOWN` and background are not outlined.
-        side: wanted length of the longer side; small frames are enlarged 2 to 4 times, large ones averaged down.
+        side: wanted length of the longer side; small frames are enlarged, large ones averaged down.
+        most: times that they are enlarged at most; 1 leaves it to whatever shows the picture, which costs no bytes.
 
     Returns:
         (N, T, h, w, 3).
@@ -48,10 +49,10 @@ def panels(frames: Pixels, masks: Pixels | None = None, side: int = 144) -> Pixe
     """
     if frames.ndim != 5 or frames.shape[-1] not in (1, 3):
         raise ValueError(f"frames have shape {frames.shape}; panels need (N, T, H, W, C) with C of 1 or 3")
-    shown = _resize(np.broadcast_to(frames, (*frames.shape[:-1], 3)), side)
+    shown = _resize(np.broadcast_to(frames, (*frames.shape[:-1], 3)), side, most)
     if masks is None:
         return shown
-    labels = _resize_labels(masks, side)
+    labels = _resize_labels(masks, side, most)
     for index, colour in enumerate(_edges(labels)):
         shown[colour] = PALETTE[index % len(PALETTE)]
     return shown
@@ -59,20 +60,20 @@ def panels(frames: Pixels, masks: Pixels | None = None, side: int = 144) -> Pixe
 
 def painted(masks: Pixels, side: int = 144) -> Pixels:
     """(N, T, H, W) label maps as (N, T, h, w, 3): black background, one colour a class, grey where not annotated."""
-    labels = _resize_labels(masks, side)
+    labels = _resize_labels(masks, side, most=4)
     colours = np.array([PALETTE[(label - 1) % len(PALETTE)] for label in range(256)], np.uint8)
     colours[0], colours[UNKNOWN] = 0, _UNKNOWN_COLOUR
     return colours[labels]
 
 
-def moved(frames: Pixels, side: int = 144, reach: float = 2) -> Pixels:
+def moved(frames: Pixels, side: int = 144, most: int = 4, reach: float = 2) -> Pixels:
     """Motion of clips as colours, (N, T, H, W, C) -> (N, T, h, w, 3): hue is the direction to the next frame, brightness the
     distance in pixels up to `reach`; the last frame repeats the one before."""
     field = optical_flow(to_float(torch.from_numpy(frames)).movedim(-1, 2)).numpy()
     x, y = field[:, :, 0], field[:, :, 1]
     hue, strength = np.arctan2(y, x) / (2 * np.pi) % 1, np.minimum(np.hypot(x, y) / reach, 1)
     colours = (255 * hsv_to_rgb(np.stack([hue, np.full_like(hue, 0.8), strength], -1))).round().astype(np.uint8)
-    return _resize(np.concatenate([colours, colours[:, -1:]], 1), side)
+    return _resize(np.concatenate([colours, colours[:, -1:]], 1), side, most)
 
 
 def tile(clips: Pixels, columns: int, gap: int = 4) -> Pixels:
@@ -101,10 +102,21 @@ def png(image: Pixels) -> bytes:
     return held.getvalue()
 
 
+def strips(clips: Pixels) -> Pixels:
+    """(N, T, h, w, 3) -> (N h, T w, 3): a clip a row, its frames from left to right."""
+    number, length, height, width, _ = clips.shape
+    return clips.transpose(0, 2, 1, 3, 4).reshape(number * height, length * width, 3)
+
+
 def webp(film: Pixels, frame_ms: int = 120) -> bytes:
     """(T, H, W, 3) as an endless animation: without loss while that takes at most 160 kB, else lossy and much smaller."""
-    exact = _encode(film, frame_ms, lossless=True, quality=75)
-    return exact if len(exact) <= _LOSSLESS_BYTES else _encode(film, frame_ms, lossless=False, quality=60)
+    exact = _encode(film, frame_ms, lossless=True)
+    return exact if len(exact) <= _LOSSLESS_BYTES else small_webp(film, frame_ms)
+
+
+def small_webp(film: Pixels, frame_ms: int = 120) -> bytes:
+    """(T, H, W, 3) as an endless animation for a page that holds many: lossy, a third of the bytes or less."""
+    return _encode(film, frame_ms, lossless=False)
 
 
 def data_uri(content: bytes, mime: str) -> str:
@@ -119,11 +131,11 @@ def store_sheet(store: Path, clips: int = 8) -> str:
     return data_uri(contact_sheet(arrays["frames"], arrays.get("masks")), "image/png")
 
 
-def _encode(film: Pixels, frame_ms: int, lossless: bool, quality: int) -> bytes:
+def _encode(film: Pixels, frame_ms: int, lossless: bool) -> bytes:
     held = io.BytesIO()
     first, *rest = [Image.fromarray(image) for image in film]
     moving = {"save_all": True, "append_images": rest, "duration": frame_ms, "loop": 0}
-    first.save(held, "WEBP", lossless=lossless, quality=quality, method=4, **moving)
+    first.save(held, "WEBP", lossless=lossless, quality=_QUALITY, method=4, **moving)
     return held.getvalue()
 
 
@@ -134,24 +146,24 @@ def clip_picture(arrays: dict[str, Pixels], path: Path) -> Path:
     return path
 
 
-def _factor(height: int, width: int, side: int) -> int:
-    """Enlargement of 1 to 4, or the negative of a reduction."""
+def _factor(height: int, width: int, side: int, most: int) -> int:
+    """Enlargement of 1 to `most`, or the negative of a reduction."""
     longer = max(height, width)
-    return min(4, max(1, round(side / longer))) if longer <= 1.5 * side else -round(longer / side)
+    return min(most, max(1, round(side / longer))) if longer <= 1.5 * side else -round(longer / side)
 
 
-def _resize(images: Pixels, side: int) -> Pixels:
+def _resize(images: Pixels, side: int, most: int) -> Pixels:
     """Always a copy."""
     height, width = images.shape[-3:-1]
-    factor = _factor(height, width, side)
+    factor = _factor(height, width, side, most)
     if factor > 0:
         return images.repeat(factor, -3).repeat(factor, -2)
     return _blocks(images, -factor).mean((-4, -2)).round().astype(np.uint8)
 
 
-def _resize_labels(masks: Pixels, side: int) -> Pixels:
+def _resize_labels(masks: Pixels, side: int, most: int) -> Pixels:
     """Enlarged as frames are; reduced by the highest label of each block, or thin wires would go."""
-    factor = _factor(masks.shape[-2], masks.shape[-1], side)
+    factor = _factor(masks.shape[-2], masks.shape[-1], side, most)
     if factor > 0:
         return masks.repeat(factor, -2).repeat(factor, -1)
     highest: Pixels = _blocks(masks[..., None], -factor).max((-4, -2))[..., 0]

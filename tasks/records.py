@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Split = Literal["train", "val", "test"]
+Origin = Literal["training", "held-out", "synthetic"]
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,16 @@ class AuditRecord:
     own_similarity: float | None
     own_after_first: float | None
     near_copy: bool
+
+
+@dataclass(frozen=True)
+class MapRecord:
+    """One clip's place in a map of features: `map.parquet`. Only neighbours mean anything; the axes have no unit."""
+
+    clip_id: str
+    origin: Origin
+    x: float
+    y: float
 
 
 @dataclass(frozen=True)

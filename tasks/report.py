@@ -26,10 +26,13 @@ from tasks.account import (
     read_sources,
 )
 from tasks.audit import audit_of, judge_release
+from tasks.browse import browse
 from tasks.charts import beside, curves, histogram, smooth, whiskers
 from tasks.checkpoints import checkpoint_digest
+from tasks.clip_path import Paths
 from tasks.condition import STORE
 from tasks.fingerprint import code_digest
+from tasks.map_marks import read_maps
 from tasks.numbers import flat
 from tasks.pages import pages
 from tasks.params import Params
@@ -54,8 +57,8 @@ class Step:
 
 
 def report(params: Params, data: Path, out: Path) -> Path:
-    """Write `report.html`, from the folders of one run, with `clips.webp` for a README, `metrics.json` for `dvc metrics` and
-    `params.yaml`, what the run was made with; the same run gives the same bytes.
+    """Write `report.html`, `gallery.html` with its folder, `clips.webp` for a README, `metrics.json` for `dvc metrics` and
+    `params.yaml`, what the run was made with, from the folders of one run; the same run gives the same bytes.
 
     What is not there yet (audit, benchmark, a set, curves) is shown as not run; prepared data, conditions and the set that is
     to be released must be there. The release comes after it, so that one that is refused still has its report.
@@ -74,6 +77,8 @@ def report(params: Params, data: Path, out: Path) -> Path:
     outcome = read_benchmark(data / "benchmark")
     judged = _judged(params, data / "audit" / shown.name, shown)
     control = _numbers(params, data / "control", "control.json")
+    paths = Paths(params, shown, filters, data / "conditions", data / "audit" / shown.name, bool(judged and judged["refused"]))
+    browse(params, shown, filters, paths, out)
     page = pages().get_template("report.html").render(
         params=params,
         judged=judged,
@@ -85,6 +90,8 @@ def report(params: Params, data: Path, out: Path) -> Path:
         sets=_sets(params, data),
         side_by_side=gallery.side_by_side(shown, data / "prepared", data / "conditions"),
         shown=shown,
+        maps=read_maps(params, data),
+        clip_paths=paths.examples(data / "prepared", data / "conditions"),
         control=control,
         filtered=[(name, what, filtered, one) for name, _, numbers in control for what, measured in numbers.items()
                   for filtered, one in measured["filters"].items()],
