@@ -40,6 +40,6 @@ def ssim(found: Tensor, real: Tensor) -> Tensor:
     Returns:
         (B,), 1 for equal frames.
     """
-    alike, _ = compute_ssim_and_cs(found.flatten(0, 1), real.flatten(0, 1), spatial_dims=2, kernel_size=(11, 11),
-                                   kernel_sigma=(1.5, 1.5), data_range=RANGE)
+    light, other = ((one.flatten(0, 1) + 1) / RANGE for one in (found, real))  # its luminance term wants black to be 0
+    alike, _ = compute_ssim_and_cs(light, other, spatial_dims=2, kernel_size=(11, 11), kernel_sigma=(1.5, 1.5), data_range=1)
     return alike.unflatten(0, found.shape[:2]).flatten(1).mean(1)
