@@ -58,9 +58,9 @@ def test_psnr_of_a_known_error() -> None:
 def test_ssim_is_that_of_scikit_image(channels: int, side: int) -> None:
     first, second = (torch.rand(2, 3, channels, side, side, generator=generator(seed)) * 2 - 1 for seed in (0, 1))
     second = 0.6 * first + 0.4 * second
-    wanted = [structural_similarity((one.numpy() + 1) / 2, (other.numpy() + 1) / 2, data_range=1, gaussian_weights=True, sigma=1.5,
-                                    use_sample_covariance=False, channel_axis=0)
-              for one, other in zip(first.flatten(0, 1), second.flatten(0, 1), strict=True)]
+    light = [(one.flatten(0, 1).numpy() + 1) / 2 for one in (first, second)]
+    wanted = [structural_similarity(one, other, data_range=1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
+                                    channel_axis=0) for one, other in zip(*light, strict=True)]
     assert ssim(first, second).tolist() == pytest.approx(np.reshape(wanted, (2, 3)).mean(1).tolist(), abs=1e-5)
     assert ssim(first, first).tolist() == pytest.approx([1, 1])
 
