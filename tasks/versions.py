@@ -20,7 +20,7 @@ from dvc.api import DVCFileSystem
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.repo.open_repo import clean_repos
-from dvc.scm import RevError
+from dvc.scm import Git
 from dvc_data.index import StorageKeyError
 
 from tasks.placed_shards import Place
@@ -71,14 +71,8 @@ def versions(repo: str = ".") -> list[Version]:
     Raises:
         ValueError: if there is no such repository.
     """
-    with plain(repo), Repo.open(repo, uninitialized=True) as opened:
-        tags = {tag: opened.scm.get_tag(tag) for tag in opened.scm.list_tags() if _TAGGED.fullmatch(tag)}
-    found = [
-        Version(named[1], named[2], about.tag_datetime.date(), about.message.strip())
-        for tag, about in tags.items()
-        if (named := _TAGGED.fullmatch(tag)) and not isinstance(about, str)  # a light tag is somebody's bookmark
-    ]
-    return sorted(found, key=lambda one: (one.name, int(one.version[1:])))
+    with plain(repo), Repo.open(repo, uninitialized=True) as today:
+        return _tagged(today)
 
 
 class VersionFiles(DVCFileSystem):
@@ -98,13 +92,14 @@ class VersionFiles(DVCFileSystem):
         if (parts := NAMED.fullmatch(named)) is None:
             raise ValueError(f"{named!r} is no version; write NAME@vN, as `cinefab list` does")
         self.named, self.tag, self._places = named, "-".join(parts.groups()), dict[str, Place]()
-        super().__init__(repo, rev=self.tag)
         with plain(repo):
-            try:
-                _ = self.repo
-            except RevError:
-                known = ", ".join(map(str, versions(repo))) or "none"
-                raise ValueError(f"{named}: {repo} has no tag {self.tag}; versions there: {known}") from None
+            with Repo.open(repo, uninitialized=True) as today:
+                known, remote = _tagged(today), _remote(today)
+            if named not in map(str, known):
+                raise ValueError(f"{named}: {repo} has no annotated tag {self.tag}; versions there: "
+                                 f"{', '.join(map(str, known)) or 'none'}")
+            super().__init__(repo, rev=self.tag, config=remote)
+            _ = self.repo  # opened now, so that what is wrong with it is said here
 
     def place(self, path: str) -> Place:
         """Where the bytes of a file are: in DVC's cache if it is there, else on the remote.
@@ -147,6 +142,24 @@ class VersionFiles(DVCFileSystem):
     def digest(self, path: str) -> str | None:
         """The hash that git has of a file or folder; None if the version has none of it."""
         return self.info(path).get("md5") if self.exists(path) else None
+
+
+def _tagged(repo: Repo) -> list[Version]:
+    if not isinstance(repo.scm, Git):
+        raise ValueError(f"{repo.root_dir}: is no git repository, so it has no versions")
+    tags = {tag: repo.scm.get_tag(tag) for tag in repo.scm.list_tags() if _TAGGED.fullmatch(tag)}
+    found = [
+        Version(named[1], named[2], about.tag_datetime.date(), about.message.strip())
+        for tag, about in tags.items()
+        if (named := _TAGGED.fullmatch(tag)) and not isinstance(about, str)  # a light tag is somebody's bookmark
+    ]
+    return sorted(found, key=lambda one: (one.name, int(one.version[1:])))
+
+
+def _remote(repo: Repo) -> dict[str, Any]:
+    """The remote that the repository has by default today; the one of an old tag may be gone."""
+    name = repo.config["core"].get("remote")
+    return {"core": {"remote": name}, "remote": {name: repo.config["remote"][name]}} if name else {}
 
 
 @contextmanager
