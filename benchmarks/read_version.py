@@ -3,9 +3,10 @@
     python benchmarks/read_version.py [clips] [rounds]
 
 The version is a tag of a scratch repository; its files are in DVC's cache. Frames and masks are read, as `open_release` always
-does, and compared first. Beside it is zarr on a folder that was checked out, as somebody without either would read it. The first
-time a clip is read its digest is compared as well, which is shown apart, from releases opened anew. Rounds are interleaved, so that
-a busy machine slows all; ratios are taken round by round. The last line is what one pass in batches adds to the process.
+does, and compared first. Beside it is zarr on a folder that was checked out, as somebody without either would read it. The
+first time a clip is read its digest is compared as well, which is shown apart, from releases opened anew. Rounds are
+interleaved, so that a busy machine slows all; ratios are taken round by round. The last line is what one pass in batches adds
+to the process.
 """
 
 from __future__ import annotations
