@@ -96,14 +96,14 @@ class VersionDiff:
                 lines += ["", f"{len(these)} {word}: {cause}"]
                 lines += [f"    {one.clip_id}  {one.reason}".rstrip() for one in these[:SHOWN]]
                 lines += [f"    and {len(these) - SHOWN} more"] if len(these) > SHOWN else []
-        lines += ["", f"{'':36} {self.old:>28} {self.new:>28}"]
-        for what, word in COUNTS.items():
-            lines.append(f"{word:36} {before[what]:>28} {after[what]:>28}")
-        copies = [_percent(facts["audit"]) for facts in self.facts]
-        lines.append(f"{'near copies of training clips':36} {copies[0]:>28} {copies[1]:>28}")
-        for one in self.metrics:
-            name = f"{NAMES.get(one.metric, one.metric)}, {one.network} {one.arm}"
-            lines.append(f"{name:36} {interval(one.old):>28} {interval(one.new):>28}{'  apart' if one.apart else ''}")
+        copies, copies_now = (_percent(facts["audit"]) for facts in self.facts)
+        rows = [("", self.old, self.new, "")]
+        rows += [(word, str(before[what]), str(after[what]), "") for what, word in COUNTS.items()]
+        rows += [("near copies of training clips", copies, copies_now, "")]
+        rows += [(f"{NAMES.get(one.metric, one.metric)}, {one.network} {one.arm}", interval(one.old), interval(one.new),
+                  "  apart" if one.apart else "") for one in self.metrics]
+        wide, wider = max(len(row[0]) for row in rows), max(len(cell) for row in rows for cell in row[1:3])
+        lines += ["", *(f"{name:{wide}}  {old:>{wider}}  {new:>{wider}}{mark}" for name, old, new, mark in rows)]
         return "\n".join([*lines, *self._notes()])
 
     def _verdict(self) -> str:
