@@ -30,9 +30,9 @@ from fsspec.core import url_to_fs
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from models.clip import ClipBatch
+from models.clip import ClipBatch, clip_batch
 from tasks.placed_shards import Place, PlacedShards
-from tasks.store import METADATA, ArraySpec, PlainArray, clip_batch, clip_digest, plain_array, store_digest
+from tasks.store import METADATA, ArraySpec, PlainArray, clip_digest, plain_array, store_digest
 from tasks.versions import FACTS, NAMED, RELEASE, STORE, VersionFiles
 
 

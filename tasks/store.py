@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.storage import FsspecStore, MemoryStore
 
-from models.clip import UNKNOWN, ClipBatch, Condition, to_float
+from models.clip import ClipBatch, Condition, clip_batch
 from tasks import commits
 from tasks.records import ShardRecord
 from tasks.shard_reader import ShardReader
@@ -298,16 +298,6 @@ class Subset:
 
     def read(self, rows: Sequence[int]) -> ClipBatch:
         return self._store.read([self._rows[row] for row in rows])
-
-
-def clip_batch(ids: tuple[str, ...], loaded: Arrays, labels: tuple[str, ...] = (), texts: tuple[str, ...] = ()) -> ClipBatch:
-    """Clips as a store has them -> frames (B, T, C, H, W) float32 in [-1, 1], and masks, all unknown if there are none."""
-    frames = torch.from_numpy(loaded["frames"]).movedim(-1, 2).contiguous()
-    if "masks" in loaded:
-        masks = torch.from_numpy(loaded["masks"])
-    else:
-        masks = torch.full((*frames.shape[:2], *frames.shape[3:]), UNKNOWN, dtype=torch.uint8)
-    return ClipBatch(ids, to_float(frames), Condition(ids, masks, labels, texts))
 
 
 def plain_array(where: str, files: AbstractFileSystem | None = None) -> PlainArray:
