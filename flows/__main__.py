@@ -19,8 +19,10 @@ app = typer.Typer(
     help="A data factory for synthetic medical video: train, sample, filter, prove, release.",
 )
 stages = "Stages (dvc.yaml runs these)"
+released = "Released versions"
 ParamsPath = Annotated[Path, typer.Option("--params", help="the parameter file")]
 DataPath = Annotated[Path, typer.Option("--data", help="the folder all stages write under")]
+RepoPath = Annotated[str, typer.Option("--repo", help="path or URL of the git repository that has the versions")]
 PARAMS, DATA = Path("params.yaml"), Path("data")
 
 
@@ -248,6 +250,54 @@ def verify(path: Annotated[Path, typer.Argument(help="a store, a set, a checkpoi
         typer.echo(problem)
     typer.echo(f"{checked} checked, {len(problems)} broken")
     raise typer.Exit(1 if problems or not checked else 0)
+
+
+@app.command(name="list", rich_help_panel=released)
+def list_versions(repo: RepoPath = ".") -> None:
+    """The released versions of a repository, with what their changelogs begin with.
+
+    Examples: `cinefab list`, `cinefab list --repo https://example.org/factory.git`
+    """
+    from tasks.versions import versions
+
+    for one in versions(repo):
+        typer.echo(f"{one}  {one.day}  {one.summary}")
+
+
+@app.command(rich_help_panel=released)
+def pull(
+    version: Annotated[str, typer.Argument(help="NAME@vN, as `cinefab list` has it")],
+    out: Annotated[Path | None, typer.Option(help="the folder to make; default data/releases/NAME-vN")] = None,
+    repo: RepoPath = ".",
+) -> None:
+    """Have a released version as a folder, verified; hard links into DVC's cache, so that nothing is stored twice.
+
+    Examples: `cinefab pull phantom@v1`, `cinefab pull phantom@v1 --repo https://example.org/factory.git --out phantom`
+    """
+    from tasks.pull import pull as pull_version
+
+    typer.echo(pull_version(version, out or Layout(DATA).releases / version.replace("@", "-"), repo))
+
+
+@app.command(rich_help_panel=released)
+def diff(
+    old: Annotated[str, typer.Argument(help="NAME@vN")],
+    new: Annotated[str, typer.Argument(help="NAME@vM")],
+    out: Annotated[Path | None, typer.Option(help="a table of every clip that changed: .parquet")] = None,
+    repo: RepoPath = ".",
+) -> None:
+    """Clips added and dropped from one released version to another, why, and the metrics of both.
+
+    Example: `cinefab diff phantom@v1 phantom@v2`
+    """
+    from tasks.tables import write_table
+    from tasks.version_diff import ClipChange
+    from tasks.version_diff import diff as compare
+
+    found = compare(old, new, repo)
+    if out is not None:
+        write_table(out, found.changes, ClipChange)
+    typer.echo(found.text())
 
 
 @app.command()

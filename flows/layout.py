@@ -57,6 +57,11 @@ class Layout:
         return self.root / "release"
 
     @property
+    def releases(self) -> Path:
+        """Versions that were pulled: no stage's output."""
+        return self.root / "releases"
+
+    @property
     def reports(self) -> Path:
         return self.root / "reports"
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 UNKNOWN = 255
@@ -123,6 +124,18 @@ def to_float(frames: Tensor) -> Tensor:
 def in_colour(frames: Tensor) -> Tensor:
     """Frames (B, C, H, W) for a network of colour pictures: three channels as they are, of others their mean in all three."""
     return frames if frames.shape[1] == 3 else frames.mean(1, keepdim=True).expand(-1, 3, -1, -1)
+
+
+def clip_batch(
+    ids: tuple[str, ...], stored: Mapping[str, NDArray[Any]], labels: tuple[str, ...] = (), texts: tuple[str, ...] = ()
+) -> ClipBatch:
+    """Clips as stores have them, "frames" (B, T, H, W, C) uint8 and "masks" (B, T, H, W), all unknown if there are none."""
+    frames = torch.from_numpy(stored["frames"]).movedim(-1, 2).contiguous()
+    if "masks" in stored:
+        masks = torch.from_numpy(stored["masks"])
+    else:
+        masks = torch.full((*frames.shape[:2], *frames.shape[3:]), UNKNOWN, dtype=torch.uint8)
+    return ClipBatch(ids, to_float(frames), Condition(ids, masks, labels, texts))
 
 
 def spread(number: int, most: int) -> list[int]:

@@ -21,8 +21,13 @@ from numpy.typing import NDArray
 OPEN_SHARDS = 64
 """Descriptors one reader keeps; a process may have 1024 of them and there are several readers."""
 
+CHECKSUM = 4
+"""Bytes of a CRC-32C, the last of every chunk."""
+
+Index = list[tuple[int, int]]
+"""Where each clip of a shard begins, and how many bytes it has, its checksum among them."""
+
 _ABSENT = 2**64 - 1
-_CHECKSUM = 4
 
 
 class ShardFile:
@@ -39,27 +44,47 @@ class ShardFile:
         except FileNotFoundError:
             raise ValueError(f"{path}: no such shard; run the stage that writes it again") from None
         weakref.finalize(self, os.close, self._descriptor)  # eviction may not close what another thread is reading
-        length, footer_length = os.fstat(self._descriptor).st_size, 16 * clips + _CHECKSUM
-        footer = os.pread(self._descriptor, footer_length, max(0, length - footer_length))
-        if len(footer) < footer_length or not _intact(footer[:-_CHECKSUM], footer[-_CHECKSUM:]):
-            raise ValueError(f"{path}: the shard's index is damaged or cut off; run the stage that writes it again")
-        index = np.frombuffer(footer[:-_CHECKSUM], "<u8").reshape(clips, 2)
-        self._index: list[tuple[int, int]] = [(int(start), int(size)) for start, size in index]
+        length, footer_length = os.fstat(self._descriptor).st_size, footer_bytes(clips)
+        self._index = read_index(os.pread(self._descriptor, footer_length, max(0, length - footer_length)), clips, path)
         if sum(size for start, size in self._index if start != _ABSENT) + footer_length != length:
             raise ValueError(f"{path}: is {length} bytes long, which its index contradicts; run the stage that writes it again")
 
     def read_into(self, place: int, out: NDArray[Any]) -> None:
         """Decode the clip at this place of the shard into `out`, C-contiguous and of the clip's size."""
-        start, size = self._index[place]
-        if start == _ABSENT or size < _CHECKSUM:
-            raise ValueError(f"{self.path}: holds no clip at place {place}; run the stage that writes it again")
-        chunk = os.pread(self._descriptor, size - _CHECKSUM, start)  # keeps no file position, so threads need no lock
-        if not _intact(chunk, os.pread(self._descriptor, _CHECKSUM, start + size - _CHECKSUM)):
-            raise ValueError(f"{self.path}: checksum of the clip at place {place} differs; run the stage that writes it again")
-        decoded = np.frombuffer(decompress(chunk), out.dtype)
-        if decoded.size != out.size:
-            raise ValueError(f"{self.path}: clip at place {place} has {decoded.size} values, not {out.size}")
-        out[...] = decoded.reshape(out.shape)
+        start, end = chunk_range(self._index, place, self.path)
+        chunk = os.pread(self._descriptor, end - start - CHECKSUM, start)  # keeps no file position, so threads need no lock
+        decode(chunk, os.pread(self._descriptor, CHECKSUM, end - CHECKSUM), out, place, self.path)
+
+
+def footer_bytes(clips: int) -> int:
+    """How long the index at the end of a shard of so many clips is."""
+    return 16 * clips + CHECKSUM
+
+
+def read_index(footer: bytes, clips: int, where: object) -> Index:
+    """The index in a shard's last bytes; ValueError naming `where` if it is damaged or cut off."""
+    if len(footer) < footer_bytes(clips) or not _intact(footer[:-CHECKSUM], footer[-CHECKSUM:]):
+        raise ValueError(f"{where}: the shard's index is damaged or cut off; run the stage that writes it again")
+    index = np.frombuffer(footer[:-CHECKSUM], "<u8").reshape(clips, 2)
+    return [(int(start), int(size)) for start, size in index]
+
+
+def chunk_range(index: Index, place: int, where: object) -> tuple[int, int]:
+    """First byte, and the one after the last, of the clip at this place with its checksum; ValueError if there is none."""
+    start, size = index[place]
+    if start == _ABSENT or size < CHECKSUM:
+        raise ValueError(f"{where}: holds no clip at place {place}; run the stage that writes it again")
+    return start, start + size
+
+
+def decode(chunk: bytes, checksum: bytes, out: NDArray[Any], place: int, where: object) -> None:
+    """Decode one clip into `out`; ValueError if its checksum or its size is another."""
+    if not _intact(chunk, checksum):
+        raise ValueError(f"{where}: checksum of the clip at place {place} differs; run the stage that writes it again")
+    decoded = np.frombuffer(decompress(chunk), out.dtype)
+    if decoded.size != out.size:
+        raise ValueError(f"{where}: clip at place {place} has {decoded.size} values, not {out.size}")
+    out[...] = decoded.reshape(out.shape)
 
 
 class ShardReader:

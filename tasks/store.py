@@ -23,17 +23,20 @@ from typing import Any
 import numpy as np
 import torch
 import zarr
+from fsspec import AbstractFileSystem
+from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
-from zarr.storage import MemoryStore
+from zarr.storage import FsspecStore, MemoryStore
 
-from models.clip import UNKNOWN, ClipBatch, Condition, to_float
+from models.clip import ClipBatch, Condition, clip_batch
 from tasks import commits
 from tasks.records import ShardRecord
 from tasks.shard_reader import ShardReader
 from tasks.tables import PARTIAL, atomic_write, checksum_of, read_json, sync
 
 Arrays = Mapping[str, NDArray[Any]]
+PlainArray = zarr.Array[Any]
 METADATA = "zarr.json"
 
 
@@ -58,6 +61,12 @@ def clip_digest(arrays: Arrays) -> str:
         digest.update(json.dumps([name, values.dtype.str, values.shape]).encode())
         digest.update(values.data)
     return digest.hexdigest()
+
+
+def store_digest(arrays: Mapping[str, ArraySpec], ids: Sequence[str], digests: Sequence[str]) -> str:
+    """blake2b (32 hex digits) of layout, ids and clip digests, the arrays in the order of their names."""
+    layout = [[name, arrays[name].shape, arrays[name].dtype] for name in sorted(arrays)]
+    return hashlib.blake2b(json.dumps([layout, ids, digests]).encode(), digest_size=16).hexdigest()
 
 
 class ClipStore:
@@ -144,9 +153,8 @@ class ClipStore:
 
     @property
     def digest(self) -> str:
-        """blake2b (32 hex digits) of layout, ids and clip digests; the same whatever the shards' size and fingerprint."""
-        arrays = [[name, spec.shape, spec.dtype] for name, spec in self.arrays.items()]
-        return hashlib.blake2b(json.dumps([arrays, self.ids, self.digests]).encode(), digest_size=16).hexdigest()
+        """`store_digest` of this store; the same whatever the shards' size and fingerprint."""
+        return store_digest(self.arrays, self.ids, self.digests)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -217,14 +225,7 @@ class ClipStore:
 
     def read(self, rows: Sequence[int]) -> ClipBatch:
         """Clips for training: frames (B, T, C, H, W) float32 in [-1, 1]; a store without masks gives all-unknown ones."""
-        loaded = self._load(rows, self.arrays)
-        frames = torch.from_numpy(loaded["frames"]).movedim(-1, 2).contiguous()
-        ids = self._ids(rows)
-        if "masks" in loaded:
-            masks = torch.from_numpy(loaded["masks"])
-        else:
-            masks = torch.full((*frames.shape[:2], *frames.shape[3:]), UNKNOWN, dtype=torch.uint8)
-        return ClipBatch(ids, to_float(frames), Condition(ids, masks))
+        return clip_batch(self._ids(rows), self._load(rows, self.arrays))
 
     def conditions(self, rows: Sequence[int]) -> Condition:
         """Masks only, (B, T, H, W) uint8, under the ids of their clips (or of a condition bank's conditions)."""
@@ -297,6 +298,17 @@ class Subset:
 
     def read(self, rows: Sequence[int]) -> ClipBatch:
         return self._store.read([self._rows[row] for row in rows])
+
+
+def plain_array(where: str, files: AbstractFileSystem | None = None) -> PlainArray:
+    """An array of a finished store as zarr itself opens it, read-only.
+
+    Args:
+        where: its path or URL, or its path in `files`.
+        files: a file system that zarr cannot make of a URL.
+    """
+    asynchronous = None if files is None else AsyncFileSystemWrapper(files, asynchronous=True)
+    return zarr.open_array(where if asynchronous is None else FsspecStore(asynchronous, read_only=True, path=where), mode="r")
 
 
 def _encode(values: NDArray[Any], spec: ArraySpec, shard_clips: int) -> bytes:

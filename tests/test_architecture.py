@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FORBIDDEN = {
     "models": {"flows", "tasks", "prefect", "dvc", "zarr", "yaml", "pyarrow"},
-    "tasks": {"flows", "prefect", "dvc"},
+    "tasks": {"flows", "prefect"},
     "flows": {"dvc", "torch", "zarr", "numpy"},
 }
 EXCEPTED = {"flows/revision.py": {"dvc"}}
@@ -53,6 +53,11 @@ def test_names_resolve_in_this_checkout(name: str) -> None:
 def test_only_the_store_touches_zarr() -> None:
     users = {path.name for path in (ROOT / "tasks").rglob("*.py") if "zarr" in imported(path)}
     assert users <= {"store.py"}
+
+
+def test_only_versions_touch_dvc() -> None:
+    users = {path.name for path in (ROOT / "tasks").rglob("*.py") if imported(path) & {"dvc", "dvc_data"}}
+    assert users <= {"versions.py"}
 
 
 def test_nothing_unpickles() -> None:
