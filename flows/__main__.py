@@ -186,10 +186,10 @@ def compare(
     Examples: `cinefab compare HEAD data`, `cinefab compare v1 v2 --out compare.html`,
     `cinefab compare data/repeats/train_0.3_seed_0 data/repeats/train_0.7_seed_0`
     """
-    from flows.revision import run_folder
     from tasks.compare import READ
     from tasks.compare import compare as compare_runs
     from tasks.compare_page import page, text
+    from tasks.revision import run_folder
 
     with run_folder(first, DATA, READ) as a, run_folder(second, DATA, READ) as b:
         found = compare_runs(a, b, (first, second))

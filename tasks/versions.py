@@ -1,4 +1,4 @@
-"""Released versions: annotated git tags NAME-vN whose dvc.lock has the release. The only file that imports DVC.
+"""Released versions: annotated git tags NAME-vN whose dvc.lock has the release.
 
 Nothing is checked out. DVC's own file system resolves a file of a tag to its content address, in DVC's cache or on the remote;
 here that address is handed on, so that ranges are read where the bytes are.

@@ -15,9 +15,6 @@ FORBIDDEN = {
     "tasks": {"flows", "prefect"},
     "flows": {"dvc", "torch", "zarr", "numpy"},
 }
-EXCEPTED = {"flows/revision.py": {"dvc"}}
-"""Reads the run of a git revision; nobody else knows that DVC is there."""
-
 
 def imported(path: Path) -> set[str]:
     names: set[str] = set()
@@ -34,7 +31,7 @@ def test_imports_go_down(floor: str) -> None:
     offences = {
         str(path.relative_to(ROOT)): sorted(bad)
         for path in (ROOT / floor).rglob("*.py")
-        if (bad := (imported(path) & FORBIDDEN[floor]) - EXCEPTED.get(str(path.relative_to(ROOT)), set()))
+        if (bad := imported(path) & FORBIDDEN[floor])
     }
     assert not offences
 
@@ -55,9 +52,9 @@ def test_only_the_store_touches_zarr() -> None:
     assert users <= {"store.py"}
 
 
-def test_only_versions_touch_dvc() -> None:
+def test_only_readers_of_what_git_has_touch_dvc() -> None:
     users = {path.name for path in (ROOT / "tasks").rglob("*.py") if imported(path) & {"dvc", "dvc_data"}}
-    assert users <= {"versions.py"}
+    assert users <= {"versions.py", "revision.py"}
 
 
 def test_nothing_unpickles() -> None:

@@ -1,6 +1,6 @@
 """A run that DVC keeps under a git revision, as a folder.
 
-The one place that imports DVC: its command line takes seconds for every file, this takes one for all.
+By DVC as a library: its command line takes seconds for every file, this takes one for all.
 """
 
 from __future__ import annotations
