@@ -146,8 +146,8 @@ class Paths:
         if row is None or row.nearest is None or row.similarity is None:
             return []
         verdict = "a near copy" if row.near_copy else "no near copy"
-        line = (f"Likest training clip {row.nearest[:8]} of patient {row.patient}, correlation {row.similarity:.3f}; from "
-                f"{self._threshold:.3f} on it were a near copy: {verdict}.")
+        line = (f"Likest training clip {row.nearest[:8]} of patient {row.patient}: correlation {row.similarity:.3f}, "
+                f"near copies from {self._threshold:.3f} on: {verdict}.")
         return [Step("Audit", (line,), None, Scale(max(0.0, row.similarity), (self._threshold,)))]
 
     def _end(self, dropped_by: str) -> Step:
