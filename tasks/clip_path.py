@@ -81,7 +81,8 @@ class Paths:
         record = self._shown.provenance[row]
         decisions = self._decisions.get(record.clip_id, [])
         dropped_by = next((one.filter for one in decisions if not one.keep), "")
-        steps = (self._condition(row), self._sampling(row), *map(self._judged, decisions), *self._compared(record.clip_id),
+        steps = (self._condition(row), self._sampling(row),
+                 *(self._judged(one) for one in decisions if one.filter != "audit"), *self._compared(record.clip_id),
                  self._end(dropped_by))
         scores = {one.filter: one.score for one in decisions}
         return ClipPath(record.clip_id, record.label or "", dropped_by, scores, steps)

@@ -112,11 +112,12 @@ class ControlParams(Section):
 
 
 class AuditParams(Section):
-    """What follows if released clips are near copies of training clips."""
+    """What follows if accepted clips are near copies of training clips."""
 
-    most: float = Field(0.05, ge=0, le=1, description="share of near copies above which a release is refused; five times the "
-                        "false alarms, as the threshold of some tens of held-out clips is rough")
-    refuse: bool = Field(True, description="false: release all the same, and say so on its card")
+    most: float = Field(0.05, ge=0, le=1, description="a release is refused if the share of near copies is above this with the "
+                        "low end of its interval; five times the false alarms, as the threshold of some tens of held-out clips "
+                        "is rough")
+    refuse: bool = Field(True, description="false: near copies are released as all others, and the card says so")
 
 
 SegmenterKind = Literal["vnet", "dynunet", "swinunetr"]
