@@ -153,7 +153,7 @@ class ClipStore:
 
     def done(self) -> set[int]:
         """Shards that need not be written again: a whole record of this fingerprint, files as long as their index says."""
-        return {shard for shard in commits.recorded_shards(self.path) if self._exists(shard)}
+        return {shard for shard in commits.recorded_shards(self.path) if self.has(shard)}
 
     def write_shard(self, shard: int, ids: Sequence[str], arrays: Arrays) -> ShardRecord:
         """Commit one shard, whole. All shards but the last are full. Writers of different shards do not disturb each other.
@@ -259,7 +259,7 @@ class ClipStore:
         """The file of this shard in each array, there or not."""
         return {name: reader.path(shard) for name, reader in self._readers.items()}
 
-    def _exists(self, shard: int) -> bool:
+    def has(self, shard: int) -> bool:
         """Whether this shard counts; cheap, as its bytes are not hashed."""
         try:
             self.record(shard)
