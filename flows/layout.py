@@ -49,6 +49,11 @@ class Layout:
         return self.root / "features"
 
     @property
+    def timing(self) -> Path:
+        """What stages took, as the last run that did something says: no stage's output, and safe to delete."""
+        return self.root / "timing"
+
+    @property
     def benchmark(self) -> Path:
         return self.root / "benchmark"
 

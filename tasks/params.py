@@ -242,6 +242,20 @@ class ReleaseParams(Section):
     shard_clips: int = Field(64, gt=0)
 
 
+class EngineParams(Section):
+    """Where work is done. No result depends on it, so no stage does."""
+
+    kind: Literal["threads", "dask"] = Field("threads", description="threads: of one process, a shard for each visible GPU")
+    address: str | None = Field(None, description="dask: of its scheduler, tcp://host:8786; None: workers of our own, here")
+    workers: int = Field(2, gt=0, description="dask without an address: so many processes")
+
+    @model_validator(mode="after")
+    def _of_dask(self) -> EngineParams:
+        if self.kind == "threads" and (given := sorted({"address", "workers"} & self.model_fields_set)):
+            raise ValueError(f"{', '.join(given)}: of kind: dask alone; take it out, or say kind: dask")
+        return self
+
+
 class Params(Section):
     """The whole of params.yaml."""
 
@@ -257,6 +271,7 @@ class Params(Section):
     benchmark: BenchmarkParams
     release: ReleaseParams
     repeats: RepeatParams | None = Field(None, description="other splits of the patients; `dvc repro` does not look at it")
+    engine: EngineParams = Field(default_factory=lambda: EngineParams.model_validate({}))
 
     @model_validator(mode="after")
     def _refers_to_what_exists(self) -> Params:

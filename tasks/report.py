@@ -211,8 +211,9 @@ def _steps(entry: dict[str, Any], path: str) -> list[str]:
 
 
 def _yaml(params: Params) -> str:
-    """All parameters; of an absolute path only the last part, since the page is sent around."""
-    return yaml.safe_dump(_without_folders(params.model_dump(mode="json")), sort_keys=False, allow_unicode=True)
+    """All parameters that change a result; of an absolute path only the last part, since the page is sent around."""
+    plain = _without_folders(params.model_dump(mode="json", exclude={"engine"}))
+    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
 
 
 def _without_folders(value: Any) -> Any:
