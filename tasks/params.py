@@ -248,6 +248,7 @@ class EngineParams(Section):
     kind: Literal["threads", "dask"] = Field("threads", description="threads: of one process, a shard for each visible GPU")
     address: str | None = Field(None, description="dask: of its scheduler, tcp://host:8786; None: workers of our own, here")
     workers: int = Field(2, gt=0, description="dask without an address: so many processes")
+    processes: int = Field(1, gt=0, description="that train a generator together on this machine, one a GPU")
 
     @model_validator(mode="after")
     def _of_dask(self) -> EngineParams:
@@ -331,11 +332,23 @@ class Params(Section):
                                  "patient to train or to test on; give shares between")
         if self.release.source not in self.samples:
             raise ValueError(f"release.source: {self.release.source!r} is not among samples: {', '.join(self.samples)}")
+        for name, entry in self.generators.items():
+            for train in trainings(plugin.params("models.generators", entry)):
+                if train.accumulate % self.engine.processes:
+                    raise ValueError(f"engine.processes: {self.engine.processes} cannot share out {train.accumulate} batches; "
+                                     f"make accumulate a multiple in every training of generators.{name}")
         if self.benchmark.baseline not in self.benchmark.arms:
             raise ValueError(
                 f"benchmark.baseline: {self.benchmark.baseline!r} is not among arms: {', '.join(self.benchmark.arms)}"
             )
         return self
+
+
+def trainings(params: BaseModel) -> list[TrainParams]:
+    """Every training these parameters, or parameters in them, describe."""
+    if isinstance(params, TrainParams):
+        return [params]
+    return [train for _, value in params if isinstance(value, BaseModel) for train in trainings(value)]
 
 
 def pretrained_folders(params: BaseModel) -> list[Path]:
