@@ -30,7 +30,7 @@ def curate(params: Path, data: Layout, name: str) -> dict[str, Any]:
     entry(tree.samples, name, "samples")  # refuse an unknown name before any work
     filters = tree.filters
     clips, out = data.clips / name, data.decisions / name
-    with engine(tree.engine, 1) as where:
+    with engine(tree.engine.on_our_disk, 1) as where:
         runs = [
             where.submit(score_shard, name=filter_name, shard=shard, entry=own, clips=clips, critics=data.critics, out=out)
             for filter_name, own in filters.items()

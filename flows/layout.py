@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,11 @@ class Layout:
     """The folders of one factory, each written by one stage and read by later ones only."""
 
     root: Path = Path("data")
+
+    def __post_init__(self) -> None:
+        if re.match(r"\w{2,}:/", str(self.root)):
+            raise ValueError(f"--data: {self.root} is no folder, and a line works on a disk; what may lie on object storage are raw "
+                             "data (dataset.location), shards on their way (engine.exchange) and DVC's remote")
 
     @property
     def prepared(self) -> Path:

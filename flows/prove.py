@@ -19,7 +19,7 @@ from tasks.params import load_params
 def benchmark(params: Path, data: Layout) -> dict[str, Any]:
     tree = load_params(params)
     wanted = tree.benchmark
-    with engine(tree.engine, 1) as where:
+    with engine(tree.engine.on_our_disk, 1) as where:
         runs = [
             where.submit(benchmark_run, run=run, params=wanted, prepared=data.prepared, clips=data.clips,
                          decisions=data.decisions, out=data.benchmark)

@@ -23,6 +23,7 @@ from prefect.runtime import task_run
 
 import tasks.benchmark
 import tasks.curate
+import tasks.exchange
 import tasks.sample
 from flows.server import PARENT
 from tasks.devices import use_threads, visible_devices
@@ -61,6 +62,13 @@ def sample_shard(name: str, shard: int, checkpoint: Path, conditions: Path, out:
     with device() as own:
         use_threads(threads)
         return tasks.sample.sample_shard(shard, checkpoint, conditions, out, own)
+
+
+@task(task_run_name="{name} shard {shard}", retries=1, cache_policy=NO_CACHE, persist_result=False)
+def sample_shard_at(name: str, shard: int, address: str, threads: int) -> tasks.sample.Made:
+    with device() as own:
+        use_threads(threads)
+        return tasks.exchange.sample_shard_at(address, shard, own)
 
 
 @task(task_run_name="{name} shard {shard}", retries=1, cache_policy=NO_CACHE, persist_result=False)

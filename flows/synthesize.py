@@ -12,8 +12,9 @@ from prefect import flow, get_run_logger
 from flows.artifacts import counts, sheet
 from flows.engine import engine
 from flows.layout import Layout
-from flows.steps import sample_shard
+from flows.steps import sample_shard, sample_shard_at
 from tasks.devices import visible_devices
+from tasks.exchange import offer, take_shard, withdraw
 from tasks.params import entry, load_params
 from tasks.rounds import clips_of_classes, sample_until
 from tasks.sample import Made, finish, plan_shards
@@ -26,13 +27,22 @@ def sample(params: Path, data: Layout, name: str) -> int:
     tree = load_params(params)
     wanted = entry(tree.samples, name, "samples")
     checkpoint, out = data.checkpoint(wanted.generator), data.clips / name
+    exchange, address = tree.engine.exchange, ""
     with engine(tree.engine, len(visible_devices())) as own:
 
         def make(rounds: Sequence[Mapping[str, int]] | None = None, basis: Any = None) -> int:
+            nonlocal address
             left = plan_shards(wanted, tree.seed, checkpoint, data.conditions, out, rounds, basis)
-            runs = [own.submit(sample_shard, name=name, shard=shard, checkpoint=checkpoint, conditions=data.conditions, out=out)
-                    for shard in left]
-            done.extend(run.result() for run in runs)
+            if exchange is None:
+                runs = [own.submit(sample_shard, name=name, shard=shard, checkpoint=checkpoint, conditions=data.conditions,
+                                   out=out) for shard in left]
+            else:
+                address = offer(exchange, checkpoint, data.conditions, out)
+                runs = [own.submit(sample_shard_at, name=name, shard=shard, address=address) for shard in left]
+            for shard, run in zip(left, runs, strict=True):
+                done.append(run.result())
+                if address:
+                    take_shard(address, shard, out)
             return len(left)
 
         if wanted.per_class is None:
@@ -45,6 +55,8 @@ def sample(params: Path, data: Layout, name: str) -> int:
             counts(f"accepted-{name}", {f"{label}: {what}": one[what] for label, one in accepted.items()
                                         for what in ("wanted", "made", "kept")})
     made = finish(wanted.generator, data.conditions, checkpoint, out)
+    if address:
+        withdraw(address)
     took = sampling_time(done, time.monotonic() - began, own.workers, out, data.timing / "sample" / f"{name}.json")
     counts(f"sampled-{name}", {"clips": made, "shards sampled now": now, **took})
     if took:

@@ -6,6 +6,7 @@ import ast
 import inspect
 from pathlib import Path
 
+import pytest
 import yaml
 from typer.main import get_command
 
@@ -63,3 +64,10 @@ def test_every_code_dependency_exists() -> None:
         for dep in stage.get("do", stage)["deps"]:
             if "$" not in dep and not dep.startswith("data/"):
                 assert (ROOT / dep).exists(), dep
+
+
+def test_a_line_works_on_a_disk() -> None:
+    """`Path` makes s3:/bucket of a URL, and the line would be written into a folder of that name."""
+    with pytest.raises(ValueError, match="--data: s3:/bucket/run is no folder"):
+        Layout(Path("s3://bucket/run"))
+    assert Layout(Path("/data/a:b/run")).prepared == Path("/data/a:b/run/prepared")
