@@ -15,8 +15,8 @@ class Layout:
 
     def __post_init__(self) -> None:
         if re.match(r"\w{2,}:/", str(self.root)):
-            raise ValueError(f"--data: {self.root} is no folder, and a line works on a disk; what may lie on object storage are raw "
-                             "data (dataset.location), shards on their way (engine.exchange) and DVC's remote")
+            raise ValueError(f"--data: {self.root} is no folder, and a line works on a disk; object storage is for raw data "
+                             "(dataset.location), shards on their way (engine.exchange) and DVC's remote")
 
     @property
     def prepared(self) -> Path:

@@ -23,7 +23,7 @@ from conftest import command, environment, tree_digest
 
 from tasks.store import ClipStore
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 def copy_of(line: Path, folder: Path, edit: Callable[[dict[str, Any]], object], *drop: str) -> Path:
