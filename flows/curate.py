@@ -42,8 +42,8 @@ def curate(params: Path, data: Layout, name: str) -> dict[str, Any]:
     parts = {tuple(arm.filters) for arm in tree.benchmark.arms.values() if arm.synthetic == name and arm.filters is not None}
     for part in sorted(parts):
         run_chain(clips, filters, data.critics, out, part)
+    curation_time(summary["clips"], time.monotonic() - began, where.workers, out, data.timing / "curate" / f"{name}.json")
     clear_evidence(out)
-    curation_time(summary["clips"], time.monotonic() - began, where.workers, data.timing / "curate" / f"{name}.json")
     counts(f"curated-{name}", summary)
     return summary
 

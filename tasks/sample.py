@@ -25,8 +25,8 @@ from tasks.condition import STORE
 from tasks.fingerprint import code_digest, fingerprint, params_digest
 from tasks.params import SampleParams
 from tasks.records import ConditionRecord, PlanRecord, ProvenanceRecord
-from tasks.store import ArraySpec, ClipStore, clip_digest
-from tasks.tables import read_json, read_table, write_json, write_table
+from tasks.store import ArraySpec, ClipStore, clip_digest, read_layout
+from tasks.tables import checksum_of, read_json, read_table, write_json, write_table
 
 logger = logging.getLogger(__name__)
 Arrays = dict[str, NDArray[np.uint8]]
@@ -202,7 +202,7 @@ def _sample(plan: Sequence[PlanRecord], header: dict[str, Any], checkpoint: Path
     batch sizes give equal bits, and `resample` of one clip must give the bits it had among others.
     """
     generator, sampling = _generator(checkpoint, header["checkpoint_digest"], device), _sampling(header)
-    bank = ClipStore.open(conditions / STORE)
+    bank = _bank(conditions / STORE, checksum_of(read_layout(conditions / STORE)))
     size = header["batch_clips"]
     frames, masks, seconds = [], [], 0.0
     for start in range(0, len(plan), size):
@@ -230,6 +230,12 @@ def _generator(checkpoint: Path, digest: str, device: str) -> ClipGenerator:
     """
     loaded = load_checkpoint(checkpoint)
     return build(loaded.kind, loaded.params, loaded)
+
+
+@lru_cache(maxsize=2)
+def _bank(path: Path, layout: str) -> ClipStore:
+    """The condition bank, opened once a process: that reads as many records as it has shards. `layout` tells banks apart."""
+    return ClipStore.open(path)
 
 
 def _condition(bank: ClipStore, plan: Sequence[PlanRecord]) -> Condition:

@@ -5,10 +5,13 @@ Two runs that make the same bytes take different seconds, so these files lie bes
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tasks.curate import EVIDENCE
+from tasks.devices import compute_threads, visible_devices
 from tasks.sample import Made
 from tasks.store import ClipStore
 from tasks.tables import write_json
@@ -34,13 +37,24 @@ def sampling_time(made: Sequence[Made], wall_seconds: float, workers: int, clips
     store = ClipStore.open(clips / "clips.zarr")
     shards = range(-(-len(store) // store.shard_clips))
     stored = sum(file.stat().st_size for shard in shards for file in store.files(shard).values())
-    found = {**numbers, "overhead": 1 - numbers["model_seconds"] / (workers * wall_seconds),
+    found = {**numbers, **_machine(), "overhead": 1 - numbers["model_seconds"] / (workers * wall_seconds),
              "bytes_a_clip": stored / len(store), "shard_clips": store.shard_clips,
              "clip": dict(zip(("frames", "height", "width", "channels"), store.arrays["frames"].shape, strict=True))}
     write_json(out, found)
     return found
 
 
-def curation_time(clips: int, wall_seconds: float, workers: int, out: Path) -> None:
-    """Write what scoring and deciding took, of all filters together."""
-    write_json(out, {"clips": clips, "workers": workers, "wall_seconds": wall_seconds})
+def curation_time(clips: int, wall_seconds: float, workers: int, decisions: Path, out: Path) -> None:
+    """Write what scoring and deciding took, of all filters together, before the evidence is cleared.
+
+    `evidence_bytes_a_clip` is what the filter with most of it holds in memory when it decides on the whole set.
+    """
+    sizes = [sum(file.stat().st_size for file in folder.iterdir()) for folder in (decisions / EVIDENCE).glob("*")]
+    write_json(out, {"clips": clips, "workers": workers, "wall_seconds": wall_seconds, **_machine(),
+                     "evidence_bytes_a_clip": max(sizes, default=0) / clips})
+
+
+def _machine() -> dict[str, Any]:
+    """What the seconds were spent on; a load above the number of cores says that others were waiting too."""
+    return {"device": visible_devices()[0].split(":")[0], "cores": os.cpu_count(), "threads": compute_threads(),
+            "load": round(os.getloadavg()[0], 1)}

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tasks.curate import EVIDENCE
 from tasks.sample import Made
 from tasks.store import ArraySpec, ClipStore
 from tasks.tables import read_json
@@ -42,5 +43,12 @@ def test_a_run_that_made_nothing_leaves_what_the_last_one_said(clips: Path, tmp_
 
 
 def test_filters_together(tmp_path: Path) -> None:
-    curation_time(12, 3.0, 1, tmp_path / "a.json")
-    assert read_json(tmp_path / "a.json") == {"clips": 12, "wall_seconds": 3.0, "workers": 1}
+    for name, sizes in {"agreement": (4, 4), "similarity": (300, 60)}.items():
+        (tmp_path / EVIDENCE / name).mkdir(parents=True)
+        for shard, size in enumerate(sizes):
+            (tmp_path / EVIDENCE / name / f"{shard:05d}.safetensors").write_bytes(bytes(size))
+    curation_time(12, 3.0, 1, tmp_path, tmp_path / "a.json")
+    found = read_json(tmp_path / "a.json")
+    assert (found["clips"], found["wall_seconds"], found["workers"]) == (12, 3.0, 1)
+    assert found["evidence_bytes_a_clip"] == 360 / 12  # of the largest: filters decide one after the other
+    assert found["cores"] >= 1 and found["threads"] >= 1 and found["load"] >= 0
