@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import sys
 import threading
 import time
 from collections import Counter
@@ -11,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+import flows.engine
 from flows import steps
 from tasks import sample
-from tasks.params import load_params
+from tasks.devices import compute_threads, use_threads
+from tasks.params import EngineParams, load_params
 from tasks.sample import plan_shards
 from tasks.store import ClipStore
 
@@ -73,3 +76,25 @@ def test_shards_on_two_devices_are_those_of_one(line: Path, two_devices: list[st
     sample.finish("sfvd", conditions, checkpoint, tmp_path)
     ours, theirs = (ClipStore.open(out / "clips.zarr") for out in (tmp_path, line / "data/clips/sfvd"))
     assert ours.shard_clips != theirs.shard_clips and ours.digest == theirs.digest
+
+
+def test_what_dask_needs_is_said_before_any_worker_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers of one machine would all take its first GPU; and the extra may not be there."""
+    dask = EngineParams(kind="dask")
+    monkeypatch.setattr(flows.engine, "visible_devices", lambda: ["cuda:0", "cuda:1"])
+    with pytest.raises(ValueError, match=r"workers here that share one GPU; give engine.address"), flows.engine.engine(dask, 1):
+        pass
+    monkeypatch.setitem(sys.modules, "prefect_dask", None)
+    with pytest.raises(ValueError, match=r"pip install 'cinefab\[dask\]'"), flows.engine.engine(dask, 1):
+        pass
+
+
+def test_a_task_computes_with_the_threads_of_its_stage() -> None:
+    """Another number of them gives other last bits, and Dask starts its workers with one."""
+    before = compute_threads()
+    try:
+        use_threads(1)
+        with steps.alone(threads=3):
+            assert compute_threads() == 3
+    finally:
+        use_threads(before)
