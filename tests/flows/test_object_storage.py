@@ -27,7 +27,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         monkeypatch.setenv(f"AWS_{name}", value)
     s3fs.S3FileSystem.clear_instance_cache()
     storage = s3fs.S3FileSystem(use_listings_cache=False)
-    storage.mkdir("clinic")
+    storage.makedirs("clinic", exist_ok=True)  # moto keeps one set of buckets a process
     yield storage
     running.stop()
     s3fs.S3FileSystem.clear_instance_cache()
