@@ -6,24 +6,27 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow
-from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.artifacts import counts
+from flows.engine import engine
 from flows.layout import Layout
 from flows.steps import benchmark_run
 from tasks.benchmark import plan_runs, summarise
 from tasks.params import load_params
 
 
-@flow(name="benchmark", task_runner=ThreadPoolTaskRunner(max_workers=1))  # type: ignore[arg-type]
+@flow(name="benchmark")
 def benchmark(params: Path, data: Layout) -> dict[str, Any]:
-    wanted = load_params(params).benchmark
-    runs = [
-        benchmark_run.submit(run, wanted, data.prepared, data.clips, data.decisions, data.benchmark)
-        for run in plan_runs(wanted)
-    ]
-    for run in runs:
-        run.result()
+    tree = load_params(params)
+    wanted = tree.benchmark
+    with engine(tree.engine.on_our_disk, 1) as where:
+        runs = [
+            where.submit(benchmark_run, run=run, params=wanted, prepared=data.prepared, clips=data.clips,
+                         decisions=data.decisions, out=data.benchmark)
+            for run in plan_runs(wanted)
+        ]
+        for run in runs:
+            run.result()
     metrics = summarise(wanted, data.benchmark)
     counts("benchmark", metrics)
     return metrics
