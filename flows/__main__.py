@@ -152,6 +152,17 @@ def run(targets: Annotated[list[str] | None, typer.Argument(help="stages of dvc.
 
 
 @app.command()
+def serve(params: ParamsPath = PARAMS) -> None:
+    """Keep the schedule of params.yaml: bring the line up to date and release, tag and push the next version when it changed.
+
+    Shows its runs at the address it prints. Stop it with Ctrl-C; times that pass until it is started again are named then.
+    """
+    from flows.serve import serve as keep
+
+    keep(params)
+
+
+@app.command()
 def repeat(
     names: Annotated[list[str] | None, typer.Argument(help="these only, e.g. train_0.5_seed_1; default: all")] = None,
     params: ParamsPath = PARAMS, data: DataPath = DATA,
@@ -164,10 +175,10 @@ def repeat(
     Examples: `cinefab repeat`, `cinefab repeat train_0.7_seed_0 train_0.5_seed_0`
     """
     from flows.repeat import repeat as flow
-    from flows.server import server
+    from flows.server import run_linked, server
 
     with server():
-        page = flow(params, Layout(data), names or [])
+        page = run_linked(flow, params=params, data=Layout(data), names=names or [])
     typer.echo(page.resolve() if page else "the other repeats are not done yet; run `cinefab repeat` when they are")
 
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from prefect import flow
 
-from flows.server import server
+from flows.processes import line_lock, reap
+from flows.server import run_linked, server
 from flows.steps import dvc_repro
 
 
@@ -18,6 +19,11 @@ def factory(targets: list[str]) -> None:
 
 
 def run(targets: list[str]) -> None:
-    """The factory flow with one server for the whole job."""
-    with server():
-        factory(targets)
+    """The factory flow with one server for the whole job.
+
+    Raises:
+        BusyError: if somebody else is bringing the line up to date.
+    """
+    with line_lock(), server():
+        reap()
+        run_linked(factory, targets=targets)

@@ -26,6 +26,8 @@ from prefect.flow_engine import run_flow
 from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from flows.processes import alive
+
 PARENT = "CINEFAB_PARENT_TASK_RUN"
 """Environment variable by which the factory flow tells the stages DVC starts who their parent is."""
 
@@ -85,15 +87,15 @@ def _wait_for_task_run(client: SyncPrefectClient, task_run: uuid.UUID, seconds: 
 
 
 def run_linked(flow: Flow[..., Any], **parameters: Any) -> Any:
-    """Run a stage's flow, as a child of the factory's run when that started us.
+    """Run a flow in this process, as a child of the factory's run when that started us.
 
     `parent_task_run_id` and `run_flow` are not prominent public API: they are used here only, against a pinned Prefect,
     and a test checks that the server lists the child under its parent.
     """
-    parent = os.environ.get(PARENT)
-    if parent is None:
-        return flow(**parameters)
-    with get_client(sync_client=True) as client:
-        _wait_for_task_run(client, uuid.UUID(parent))
-        flow_run = client.create_flow_run(flow, parameters=parameters, parent_task_run_id=uuid.UUID(parent))
-    return run_flow(flow, flow_run=flow_run, parameters=parameters)
+    parent = uuid.UUID(os.environ[PARENT]) if PARENT in os.environ else None
+    with alive() as process:
+        with get_client(sync_client=True) as client:
+            if parent is not None:
+                _wait_for_task_run(client, parent)
+            flow_run = client.create_flow_run(flow, parameters=parameters, parent_task_run_id=parent, tags=[process])
+        return run_flow(flow, flow_run=flow_run, parameters=parameters)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import queue
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,12 +65,17 @@ def benchmark_run(
 
 @task(task_run_name="dvc repro", cache_policy=NO_CACHE, persist_result=False)
 def dvc_repro(targets: list[str]) -> None:
-    """`dvc repro` with its output in this run's log; every stage it starts links itself to this task's run."""
+    """`dvc repro` with its output in this run's log; every stage it starts links itself to this task's run.
+
+    Progress bars and errors go straight to the terminal; without one there are no bars, and errors are in the log as well.
+    """
     logger = get_run_logger()
-    command = ["dvc", "repro", *targets]
-    process = subprocess.Popen(command, env={**os.environ, PARENT: str(task_run.id)}, stdout=subprocess.PIPE, text=True)
+    command, environment = ["dvc", "repro", *targets], {**os.environ, PARENT: str(task_run.id)}
+    terminal = sys.stderr.isatty()
+    process = subprocess.Popen(command, env=environment if terminal else {**environment, "TQDM_DISABLE": "1"}, text=True,
+                               stdout=subprocess.PIPE, stderr=None if terminal else subprocess.STDOUT)
     assert process.stdout is not None  # PIPE above
-    for line in process.stdout:  # progress bars go to stderr and so straight to the terminal
+    for line in process.stdout:
         typer.echo(line.rstrip())
         logger.info(line.rstrip())
     if status := process.wait():

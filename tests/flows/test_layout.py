@@ -56,7 +56,7 @@ def test_a_repeat_runs_every_stage() -> None:
 
 def test_every_parameter_belongs_to_a_stage() -> None:
     named = {key.split(".")[0] for stage in STAGES.values() for key in stage.get("do", stage)["params"]}
-    assert named | {"repeats"} == set(Params.model_fields)  # `cinefab repeat` is no stage of one line
+    assert named | {"repeats", "schedule"} == set(Params.model_fields)  # `cinefab repeat` and `serve` are no stages of one line
 
 
 def test_every_code_dependency_exists() -> None:
