@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -149,6 +150,18 @@ def run(targets: Annotated[list[str] | None, typer.Argument(help="stages of dvc.
     run_factory(targets or [])
     if (page := Layout(DATA).reports / "report.html").exists():
         typer.echo(page.resolve())
+
+
+@app.command()
+def ui() -> None:
+    """Start the server of this checkout, print its address, and stay until Ctrl-C.
+
+    Whatever is started here meanwhile is shown: `cinefab run`, `dvc repro`, single stages. If a server of this checkout runs
+    already, its address is all.
+    """
+    from flows.watch import watch
+
+    watch()
 
 
 @app.command()
@@ -353,7 +366,11 @@ def animate(
 
 
 def main() -> None:
-    """Run the command line; a wrong parameter ends as one clear line, not as a traceback."""
+    """Run the command line; a wrong parameter ends as one clear line, not as a traceback.
+
+    SIGTERM ends it like an exit, so that what it started ends with it and its runs are told to the server.
+    """
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     terminal = logging.StreamHandler()
     for floor in ("tasks", "models"):  # ours only: Prefect's own lines are in its UI
         logging.getLogger(floor).setLevel(logging.INFO)

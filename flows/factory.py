@@ -6,13 +6,18 @@
 from __future__ import annotations
 
 from prefect import flow
+from prefect.runtime import flow_run
 
 from flows.processes import line_lock, reap
 from flows.server import run_linked, server
 from flows.steps import dvc_repro
 
 
-@flow(name="factory")
+def _command() -> str:
+    return " ".join(["cinefab run", *flow_run.parameters["targets"]])
+
+
+@flow(name="factory", flow_run_name=_command)
 def factory(targets: list[str]) -> None:
     """Bring these stages up to date; no targets means all."""
     dvc_repro(targets)

@@ -7,8 +7,8 @@ import json
 import os
 import socket
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -28,9 +28,7 @@ from prefect.states import Crashed
 HERE = Path(".cinefab")
 PROCESS = "process:"
 """How the tag of a run begins that names the lock its process holds."""
-UNFINISHED = FlowRunFilterState(
-    type=FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING, StateType.CANCELLING])
-)
+UNFINISHED = (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING)
 
 
 class BusyError(ValueError):
@@ -84,6 +82,19 @@ def alive() -> Iterator[str]:
             path.unlink(missing_ok=True)
 
 
+def end_tree(pid: int) -> None:
+    """Ask a process and all that it started to end; DVC does not pass that on to its stages."""
+    try:
+        top = psutil.Process(pid)
+        asked = [top, *top.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return
+    for one in asked:
+        with suppress(psutil.NoSuchProcess):
+            one.terminate()
+    psutil.wait_procs(asked, timeout=30)
+
+
 def reap() -> list[str]:
     """Mark as crashed the runs whose process is gone; returns their names.
 
@@ -92,7 +103,7 @@ def reap() -> list[str]:
     """
     names: list[str] = []
     with get_client(sync_client=True) as client:
-        for run in client.read_flow_runs(flow_run_filter=FlowRunFilter(state=UNFINISHED)):
+        for run in client.read_flow_runs(flow_run_filter=FlowRunFilter(state=_in(UNFINISHED))):
             for tag in run.tags:
                 path = HERE / "processes" / Path(tag.removeprefix(PROCESS)).name
                 if not tag.startswith(PROCESS) or not path.exists():
@@ -111,8 +122,22 @@ def _bury(client: SyncPrefectClient, run: FlowRun, process: str) -> list[str]:
     state: State[None] = Crashed(message=f"its process ({process}) is gone")
     client.set_flow_run_state(run.id, state, force=True)
     names = [run.name]
-    below = FlowRunFilter(state=UNFINISHED, parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[run.id]))
-    for child in client.read_flow_runs(flow_run_filter=below):
+    for child in _below(client, run.id, UNFINISHED):
         if not any(tag.startswith(PROCESS) for tag in child.tags):
             names += _bury(client, child, process)
     return names
+
+
+def runs_below(parent: uuid.UUID | str, *states: StateType) -> list[FlowRun]:
+    """The runs in these states that this one started, in its own process or another."""
+    with get_client(sync_client=True) as client:
+        return _below(client, uuid.UUID(str(parent)), states)
+
+
+def _below(client: SyncPrefectClient, parent: uuid.UUID, states: Sequence[StateType]) -> list[FlowRun]:
+    children = FlowRunFilter(state=_in(states), parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[parent]))
+    return client.read_flow_runs(flow_run_filter=children)
+
+
+def _in(states: Sequence[StateType]) -> FlowRunFilterState:
+    return FlowRunFilterState(type=FlowRunFilterStateType(any_=list(states)))

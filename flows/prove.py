@@ -15,7 +15,7 @@ from tasks.benchmark import plan_runs, summarise
 from tasks.params import load_params
 
 
-@flow(name="benchmark", task_runner=ThreadPoolTaskRunner(max_workers=1))  # type: ignore[arg-type]
+@flow(name="benchmark", flow_run_name="benchmark", task_runner=ThreadPoolTaskRunner(max_workers=1))  # type: ignore[arg-type]
 def benchmark(params: Path, data: Layout) -> dict[str, Any]:
     wanted = load_params(params).benchmark
     runs = [

@@ -14,14 +14,14 @@ from tasks.release import release as make_release
 from tasks.report import report as make_report
 
 
-@flow(name="report")
+@flow(name="report", flow_run_name="report")
 def report(params: Path, data: Layout) -> Path:
     path = make_report(load_params(params), data.root, data.reports)
     link("report", path)
     return path
 
 
-@flow(name="release")
+@flow(name="release", flow_run_name="release")
 def release(params: Path, data: Layout) -> dict[str, Any]:
     tree = load_params(params)
     facts = make_release(tree.release, tree.dataset, tree.audit, data.prepared, data.clips, data.decisions, data.audit,

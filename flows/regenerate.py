@@ -26,7 +26,7 @@ from prefect.states import Cancelled, Completed, Failed
 
 from flows.layout import Layout
 from flows.notify import tell
-from flows.processes import BusyError, alive, line_lock, reap
+from flows.processes import BusyError, alive, line_lock, reap, runs_below
 from flows.steps import StageFailedError, dvc_repro
 from tasks import repository
 from tasks.changelog import changelog
@@ -121,12 +121,7 @@ def bring_up_to_date(targets: list[str]) -> None:
     try:
         dvc_repro(targets)
     except StageFailedError as error:
-        with get_client(sync_client=True) as client:
-            failed = client.read_flow_runs(flow_run_filter=filters.FlowRunFilter(
-                parent_flow_run_id=filters.FlowRunFilterParentFlowRunId(any_=[this_run.id]),
-                state=filters.FlowRunFilterState(type=filters.FlowRunFilterStateType(any_=[StateType.FAILED])),
-            ))
-        words = [run.state.message or "" for run in failed if run.state]
+        words = [run.state.message or "" for run in runs_below(this_run.id, StateType.FAILED) if run.state]
         for word in words:
             if (mark := f"{RefusedError.__name__}: ") in word:
                 raise RefusedError(word.partition(mark)[2]) from None

@@ -28,7 +28,7 @@ def serve(params: Path) -> None:
     if schedule is None:
         raise ValueError(f'{params}: has no schedule; add e.g. schedule: {{cron: "0 3 * * 0", timezone: Europe/Berlin}}')
     repository.check_identity()
-    with server() as url:
+    with server(known=True) as url:
         if schedule.notify:
             load_block(schedule.notify)
         for name in reap():

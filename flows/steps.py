@@ -22,6 +22,7 @@ from prefect.runtime import task_run
 import tasks.benchmark
 import tasks.curate
 import tasks.sample
+from flows.processes import end_tree
 from flows.server import PARENT
 from tasks.devices import visible_devices
 from tasks.params import BenchmarkParams, Entry
@@ -75,8 +76,12 @@ def dvc_repro(targets: list[str]) -> None:
     process = subprocess.Popen(command, env=environment if terminal else {**environment, "TQDM_DISABLE": "1"}, text=True,
                                stdout=subprocess.PIPE, stderr=None if terminal else subprocess.STDOUT)
     assert process.stdout is not None  # PIPE above
-    for line in process.stdout:
-        typer.echo(line.rstrip())
-        logger.info(line.rstrip())
+    try:
+        for line in process.stdout:
+            typer.echo(line.rstrip())
+            logger.info(line.rstrip())
+    except BaseException:  # Ctrl-C reaches DVC and its stage by itself, SIGTERM does not
+        end_tree(process.pid)
+        raise
     if status := process.wait():
         raise StageFailedError(f"{' '.join(command)} ended with status {status}; the stage's own message is above")
