@@ -10,7 +10,7 @@ from typing import Any
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.artifacts import counts
+from flows.artifacts import counts, wait_for
 from flows.layout import Layout
 from flows.steps import device, score_shard
 from tasks.animation import animation
@@ -35,8 +35,7 @@ def curate(params: Path, data: Layout, name: str) -> dict[str, Any]:
         for filter_name, own in filters.items()
         for shard in shards_of(clips)
     ]
-    for run in runs:
-        run.result()
+    wait_for(f"curated-{name}-progress", "shards scored", runs)
     summary = run_chain(clips, filters, data.critics, out)
     parts = {tuple(arm.filters) for arm in tree.benchmark.arms.values() if arm.synthetic == name and arm.filters is not None}
     for part in sorted(parts):

@@ -35,6 +35,10 @@ class BusyError(ValueError):
     """Another process brings this line up to date."""
 
 
+class StageFailedError(ValueError):
+    """A stage that DVC started failed and has said why."""
+
+
 @contextmanager
 def line_lock() -> Iterator[None]:
     """The whole line to oneself, among cinefab's own commands and DVC's.

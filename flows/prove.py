@@ -8,9 +8,10 @@ from typing import Any
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.artifacts import counts
+from flows.artifacts import benchmark_table, wait_for
 from flows.layout import Layout
 from flows.steps import benchmark_run
+from tasks.account import read_benchmark
 from tasks.benchmark import plan_runs, summarise
 from tasks.params import load_params
 
@@ -22,8 +23,8 @@ def benchmark(params: Path, data: Layout) -> dict[str, Any]:
         benchmark_run.submit(run, wanted, data.prepared, data.clips, data.decisions, data.benchmark)
         for run in plan_runs(wanted)
     ]
-    for run in runs:
-        run.result()
+    wait_for("benchmark-progress", "trainings", runs)
     metrics = summarise(wanted, data.benchmark)
-    counts("benchmark", metrics)
+    if (found := read_benchmark(data.benchmark)) is not None:
+        benchmark_table("benchmark", found)
     return metrics

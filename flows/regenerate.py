@@ -26,8 +26,8 @@ from prefect.states import Cancelled, Completed, Failed
 
 from flows.layout import Layout
 from flows.notify import tell
-from flows.processes import BusyError, alive, line_lock, reap, runs_below
-from flows.steps import StageFailedError, dvc_repro
+from flows.processes import BusyError, StageFailedError, alive, line_lock, reap, runs_below
+from flows.steps import dvc_repro
 from tasks import repository
 from tasks.changelog import changelog
 from tasks.params import ScheduleParams, load_params

@@ -13,10 +13,9 @@ from prefect.client.schemas.objects import StateType
 from prefect.runtime import flow_run, task_run
 from prefect.settings import PREFECT_API_URL
 
-from flows.processes import reap, runs_below
+from flows.processes import StageFailedError, reap, runs_below
 from flows.repro import Repro
 from flows.server import run_linked, server
-from flows.steps import StageFailedError
 
 
 @task(task_run_name="dvc repro", cache_policy=NO_CACHE, persist_result=False)

@@ -22,7 +22,7 @@ from prefect.runtime import task_run
 import tasks.benchmark
 import tasks.curate
 import tasks.sample
-from flows.processes import end_tree
+from flows.processes import StageFailedError, end_tree
 from flows.server import PARENT
 from tasks.devices import visible_devices
 from tasks.params import BenchmarkParams, Entry
@@ -30,10 +30,6 @@ from tasks.params import BenchmarkParams, Entry
 _devices: queue.SimpleQueue[str] = queue.SimpleQueue()
 for _device in visible_devices():
     _devices.put(_device)
-
-
-class StageFailedError(ValueError):
-    """A stage that DVC started failed and has said why."""
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.artifacts import counts, sheet
+from flows.artifacts import counts, sheet, wait_for
 from flows.layout import Layout
 from flows.steps import sample_shard
 from tasks.devices import visible_devices
@@ -27,8 +27,7 @@ def sample(params: Path, data: Layout, name: str) -> int:
     def make(rounds: Sequence[Mapping[str, int]] | None = None, basis: Any = None) -> int:
         left = plan_shards(wanted, tree.seed, checkpoint, data.conditions, out, rounds, basis)
         runs = [sample_shard.submit(name, shard, checkpoint, data.conditions, out) for shard in left]
-        for run in runs:
-            run.result()
+        wait_for(f"sampled-{name}-progress", "shards sampled", runs)
         return len(left)
 
     if wanted.per_class is None:
