@@ -132,6 +132,13 @@ def _bury(client: SyncPrefectClient, run: FlowRun, process: str) -> list[str]:
     return names
 
 
+def unfinished() -> list[str]:
+    """Names of the runs whose processes report to this server."""
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs(flow_run_filter=FlowRunFilter(state=_in(UNFINISHED)))
+    return [run.name for run in runs if any(tag.startswith(PROCESS) for tag in run.tags)]
+
+
 def runs_below(parent: uuid.UUID | str, *states: StateType) -> list[FlowRun]:
     """The runs in these states that this one started, in its own process or another."""
     with get_client(sync_client=True) as client:

@@ -22,7 +22,7 @@ class Repro:
     """What a stage needs to know of the run it belongs to, and the process that keeps it."""
 
     api: str
-    task_run: str
+    run: str
     keeper: int
 
     def write(self, note: Path) -> None:

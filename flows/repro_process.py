@@ -10,7 +10,7 @@ import psutil
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import StateType
-from prefect.runtime import flow_run, task_run
+from prefect.runtime import flow_run
 from prefect.settings import PREFECT_API_URL
 
 from flows.processes import StageFailedError, reap, runs_below
@@ -20,8 +20,8 @@ from flows.server import run_linked, server
 
 @task(task_run_name="dvc repro", cache_policy=NO_CACHE, persist_result=False)
 def follow_dvc(pid: int, note: Path) -> None:
-    """Lasts as long as DVC; its stages link themselves to this task's run."""
-    Repro(PREFECT_API_URL.value(), str(task_run.id), os.getpid()).write(note)
+    """Lasts as long as DVC; its stages link themselves to the run."""
+    Repro(PREFECT_API_URL.value(), str(flow_run.id), os.getpid()).write(note)
     try:
         psutil.Process(pid).wait()
     except psutil.NoSuchProcess:

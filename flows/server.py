@@ -19,18 +19,19 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from prefect import Flow
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect import Flow, Task
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun
 from prefect.events.worker import EventsWorker
-from prefect.exceptions import ObjectNotFound
 from prefect.flow_engine import run_flow
 from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+from prefect.states import Pending
 
 from flows.processes import alive
 from flows.repro import run_of_this_stage
 
-PARENT = "CINEFAB_PARENT_TASK_RUN"
+PARENT = "CINEFAB_PARENT_RUN"
 """Environment variable by which the factory flow tells the stages DVC starts who their parent is."""
 USUAL_PORT = 4200
 
@@ -150,17 +151,14 @@ def _wait(url: str, process: subprocess.Popen[bytes], log: Path, seconds: float 
     raise RuntimeError(f"the Prefect server at {url} did not answer within {seconds:.0f} s; {log} may say why")
 
 
-def _wait_for_task_run(client: SyncPrefectClient, task_run: uuid.UUID, seconds: float = 30) -> None:
-    """Prefect reports task runs to the server in the background; a child cannot refer to one that has not arrived."""
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            client.read_task_run(task_run)
-            return
-        except ObjectNotFound:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.2)
+def _create_run(flow: Flow[..., Any], parameters: dict[str, Any], parent: str | None, tag: str) -> FlowRun:
+    """As Prefect does for flows that flows call: a child stands in its parent as a task run, whose state follows its own."""
+    with get_client(sync_client=True) as client:
+        place = None
+        if parent is not None:
+            own, key = Task(fn=flow.fn, name=flow.name), uuid.uuid4().hex
+            place = client.create_task_run(own, uuid.UUID(parent), key, name=flow.name, state=Pending()).id
+        return client.create_flow_run(flow, parameters=parameters, parent_task_run_id=place, tags=[tag])
 
 
 def run_linked(flow: Flow[..., Any], **parameters: Any) -> Any:
@@ -171,11 +169,6 @@ def run_linked(flow: Flow[..., Any], **parameters: Any) -> Any:
     """
     parent, url = os.environ.get(PARENT), os.environ.get("PREFECT_API_URL") or standing()
     if parent is None and (repro := run_of_this_stage()) is not None:
-        parent, url = repro.task_run, repro.api
+        parent, url = repro.run, repro.api
     with alive() as process, _reporting_to(url) if url else nullcontext():
-        with get_client(sync_client=True) as client:
-            above = uuid.UUID(parent) if parent else None
-            if above is not None:
-                _wait_for_task_run(client, above)
-            flow_run = client.create_flow_run(flow, parameters=parameters, parent_task_run_id=above, tags=[process])
-        return run_flow(flow, flow_run=flow_run, parameters=parameters)
+        return run_flow(flow, flow_run=_create_run(flow, parameters, parent, process), parameters=parameters)

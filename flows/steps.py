@@ -17,7 +17,7 @@ from typing import Any
 import typer
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
-from prefect.runtime import task_run
+from prefect.runtime import flow_run
 
 import tasks.benchmark
 import tasks.curate
@@ -62,12 +62,12 @@ def benchmark_run(
 
 @task(task_run_name="dvc repro", cache_policy=NO_CACHE, persist_result=False)
 def dvc_repro(targets: list[str]) -> None:
-    """`dvc repro` with its output in this run's log; every stage it starts links itself to this task's run.
+    """`dvc repro` with its output in this run's log; every stage it starts links itself to the run.
 
     Progress bars and errors go straight to the terminal; without one there are no bars, and errors are in the log as well.
     """
     logger = get_run_logger()
-    command, environment = ["dvc", "repro", *targets], {**os.environ, PARENT: str(task_run.id)}
+    command, environment = ["dvc", "repro", *targets], {**os.environ, PARENT: str(flow_run.id)}
     terminal = sys.stderr.isatty()
     process = subprocess.Popen(command, env=environment if terminal else {**environment, "TQDM_DISABLE": "1"}, text=True,
                                stdout=subprocess.PIPE, stderr=None if terminal else subprocess.STDOUT)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import threading
+import time
 
 import typer
 
-from flows.processes import reap
+from flows.processes import reap, unfinished
 from flows.server import server, standing
 
 
 def watch() -> None:
-    """Prints the address and returns on Ctrl-C; at once, if another process of this checkout keeps a server."""
+    """Prints the address and returns on Ctrl-C, after the runs that report to it, which a server that goes would break; at once,
+    if another process of this checkout keeps a server."""
     if (found := standing()) is not None:
         typer.echo(f"{found.removesuffix('/api')} shows the runs already")
         return
@@ -19,6 +20,19 @@ def watch() -> None:
         reap()
         typer.echo(f"{url.removesuffix('/api')} shows the runs; Ctrl-C ends it")
         try:
-            threading.Event().wait()
+            while True:
+                time.sleep(3600)
         except KeyboardInterrupt:
-            typer.echo()
+            _wait_for_runs()
+
+
+def _wait_for_runs() -> None:
+    try:
+        reap()
+        if names := unfinished():
+            typer.echo(f"\nstill at work: {', '.join(names)}; ends after them, or with Ctrl-C now")
+        while unfinished():
+            time.sleep(1)
+            reap()
+    except KeyboardInterrupt:
+        typer.echo()
