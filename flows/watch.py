@@ -11,8 +11,8 @@ from flows.server import server, standing
 
 
 def watch() -> None:
-    """Prints the address and returns on Ctrl-C, after the runs that report to it, which a server that goes would break; at once,
-    if another process of this checkout keeps a server."""
+    """Prints the address and returns on Ctrl-C, but after the runs that report to it, which a server that goes would break; at
+    once, if another process of this checkout keeps a server."""
     if (found := standing()) is not None:
         typer.echo(f"{found.removesuffix('/api')} shows the runs already")
         return

@@ -1,4 +1,4 @@
-"""Take the README's pictures of the dashboard: runs the tiny line of the tests under `cinefab ui` and looks at it with a browser.
+"""Take the README's pictures of the dashboard: run the tests' tiny line under `cinefab ui` and look at it with a browser.
 
     python docs/pictures/screenshots.py
 
@@ -28,8 +28,8 @@ SIZE = (1280, 800)
 
 
 def ask(address: str, path: str, question: dict[str, Any]) -> Any:
-    request = urllib.request.Request(f"{address}/api/{path}", json.dumps(question).encode(), {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=60) as answer:
+    data, kind = json.dumps(question).encode(), {"Content-Type": "application/json"}
+    with urllib.request.urlopen(urllib.request.Request(f"{address}/api/{path}", data, kind), timeout=60) as answer:
         return json.load(answer)
 
 
@@ -37,9 +37,10 @@ def shoot(address: str, out: Path, size: tuple[int, int] = SIZE) -> None:
     """A page as it is when 20 s of its own time have passed: it fetches all that it shows."""
     with tempfile.TemporaryDirectory() as folder:
         picture = Path(folder) / "page.png"
-        subprocess.run([str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run",
-                        f"--user-data-dir={folder}/profile", f"--window-size={size[0]},{size[1]}", "--virtual-time-budget=20000",
-                        f"--screenshot={picture}", address], check=True, capture_output=True, timeout=300)
+        options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run",
+                   f"--user-data-dir={folder}/profile", "--virtual-time-budget=20000"]
+        subprocess.run([str(BROWSER), *options, f"--window-size={size[0]},{size[1]}", f"--screenshot={picture}", address],
+                       check=True, capture_output=True, timeout=300)
         Image.open(picture).convert("RGB").save(out, "WEBP", lossless=True)
 
 
@@ -51,9 +52,10 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         line = checkout(Path(folder) / "line")
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT") and key != "PYTHONPATH"}
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT", "PYTHONPATH"))}
         environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-        ui = subprocess.Popen([sys.executable, "-m", "flows", "ui"], cwd=line, env=environment, stdout=subprocess.PIPE, text=True)
+        ui = subprocess.Popen([sys.executable, "-m", "flows", "ui"], cwd=line, env=environment, stdout=subprocess.PIPE,
+                              text=True)
         assert ui.stdout is not None
         try:
             address = ui.stdout.readline().split()[0]
