@@ -55,7 +55,7 @@ def benchmark_table(key: str, found: BenchmarkAccount) -> None:
         lines = [["arm", *(NAMES[metric] for metric in found.shown)], ["---"] * (1 + len(found.shown))]
         lines += [[arm, *(_cell(cells, metric) for metric in found.shown)] for arm, cells in arms.items()]
         text.append(f"### {network}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
-    tested = ", ".join(f"{number} {what.replace('_', ' ')}" for what, number in found.counts.items())
+    tested = ", ".join(f"{what.replace('_', ' ')}: {number}" for what, number in found.counts.items())
     text.append(f"Means [95 % bootstrap intervals over patients]; {tested}. Differences and their tests are in the report.")
     create_markdown_artifact(key=_key(key), markdown="\n\n".join(text))
 

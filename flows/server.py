@@ -117,10 +117,11 @@ def _reporting_to(url: str) -> Iterator[None]:
     os.environ["PREFECT_API_URL"] = url  # for the stages' processes; this one has read its settings already
     try:
         with temporary_settings({PREFECT_API_URL: url}):
-            yield
-            # what is still queued must leave before the server ends: retrying to a dead one held the exit for a minute
-            APILogWorker.drain_all(timeout=10)
-            EventsWorker.drain_all(timeout=10)
+            try:
+                yield
+            finally:  # what is still queued must leave before the server ends: retrying to a dead one held the exit for a minute
+                APILogWorker.drain_all(timeout=10)
+                EventsWorker.drain_all(timeout=10)
     finally:
         if before is None:
             del os.environ["PREFECT_API_URL"]

@@ -24,7 +24,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 BROWSER = next(filter(None, map(shutil.which, NAMES)), None)
-SIZE = (1280, 800)
+SIZE = (1280, 720)
 
 
 def ask(address: str, path: str, question: dict[str, Any]) -> Any:
@@ -62,9 +62,9 @@ def main() -> None:
             subprocess.run([sys.executable, "-m", "flows", "run"], cwd=line, env=environment, check=True)
             [factory] = ask(address, "flow_runs/filter", {"flows": {"name": {"any_": ["factory"]}}})
             latest = ask(address, "artifacts/latest/filter", {"artifacts": {"key": {"any_": ["benchmark"]}}})
-            shoot(f"{address}/v2/dashboard", HERE / "ui_dashboard.webp")
+            shoot(f"{address}/v2/dashboard?tab=COMPLETED", HERE / "ui_dashboard.webp")
             shoot(f"{address}/v2/runs/flow-run/{factory['id']}", HERE / "ui_run.webp")
-            shoot(f"{address}/v2/artifacts/artifact/{latest[0]['id']}", HERE / "ui_artifact.webp")
+            shoot(f"{address}/v2/artifacts/artifact/{latest[0]['latest_id']}", HERE / "ui_artifact.webp")
         finally:
             ui.send_signal(signal.SIGINT)
             ui.wait(60)

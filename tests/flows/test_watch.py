@@ -45,7 +45,7 @@ import sys
 from prefect import flow
 from flows.server import run_linked
 
-@flow(flow_run_name="{name}")
+@flow(name="small stage", flow_run_name="{name}")
 def stage(name: str):
     if name == "bad":
         raise ValueError("bad luck")
@@ -64,10 +64,11 @@ def repository(folder: Path, stages: str) -> Path:
     return folder
 
 
-def without_server() -> dict[str, str]:
-    """As a user has it: no address in the environment, everything of Prefect's in the folder."""
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment as a user has it, with no address in it; one database for all, as a new one takes ten seconds."""
     kept = {key: value for key, value in environment("").items() if not key.startswith("PREFECT")}
-    return {**kept, "PYTHONPATH": str(ROOT)}
+    return {**kept, "PYTHONPATH": str(ROOT), "PREFECT_HOME": str(tmp_path_factory.mktemp("home"))}
 
 
 def until(found: Callable[[], object], seconds: float = 120) -> None:
@@ -82,8 +83,8 @@ def server_of(process: subprocess.Popen[str]) -> psutil.Process:
     return found
 
 
-def test_what_runs_meanwhile_finds_the_server(tmp_path: Path) -> None:
-    folder, clean = repository(tmp_path / "a", "stages: {}\n"), without_server()
+def test_what_runs_meanwhile_finds_the_server(clean: dict[str, str], tmp_path: Path) -> None:
+    folder = repository(tmp_path / "a", "stages: {}\n")
     ui = subprocess.Popen([sys.executable, "-m", "flows", "ui"], cwd=folder, env=clean, stdout=subprocess.PIPE, text=True)
     assert ui.stdout is not None
     address = ui.stdout.readline().split()[0]
@@ -111,14 +112,13 @@ def test_what_runs_meanwhile_finds_the_server(tmp_path: Path) -> None:
     ui.send_signal(signal.SIGINT)
     assert ui.wait(60) == 0
     until(lambda: not server.is_running())
-    note = folder / ".cinefab" / "prefect"
-    assert not list(note.glob("*.address"))
+    assert not list(Path(clean["PREFECT_HOME"]).glob("*.address"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
-def test_a_killed_run_leaves_no_server(number: signal.Signals, tmp_path: Path) -> None:
+def test_a_killed_run_leaves_no_server(number: signal.Signals, clean: dict[str, str], tmp_path: Path) -> None:
     folder = repository(tmp_path / "a", "stages: {sleep: {cmd: sleep 987}}\n")
-    run = subprocess.Popen([sys.executable, "-m", "flows", "run"], cwd=folder, env=without_server(), text=True,
+    run = subprocess.Popen([sys.executable, "-m", "flows", "run"], cwd=folder, env=clean, text=True,
                            stdout=subprocess.DEVNULL)
     family: list[psutil.Process] = []
 
@@ -141,14 +141,15 @@ def test_a_killed_run_leaves_no_server(number: signal.Signals, tmp_path: Path) -
 
 @pytest.mark.parametrize(("second", "state"), [("good", "Completed"), ("bad", "Failed")])
 def test_a_plain_dvc_repro_is_one_run(second: str, state: str, api: str, tmp_path: Path) -> None:
-    stages = {name: {"cmd": f"python stage.py {name}"} for name in ("one", second)}
+    stages = {"one": {"cmd": "python stage.py one > said", "outs": ["said"]},
+              second: {"cmd": f"python stage.py {second}", "deps": ["said"]}}
     folder = repository(tmp_path / second, yaml.safe_dump({"stages": stages}))
-    done = subprocess.run(["dvc", "repro", "one", second], cwd=folder, env={**environment(api), "PYTHONPATH": str(ROOT)},
+    done = subprocess.run(["dvc", "repro", second], cwd=folder, env={**environment(api), "PYTHONPATH": str(ROOT)},
                           capture_output=True)
     assert (done.returncode == 0) == (second == "good")
     until(lambda: not list((folder / ".cinefab").glob("repro-*")))
     with talking_to(api), get_client(sync_client=True) as client:
-        named = FlowRunFilter(name=FlowRunFilterName(any_=[f"dvc repro one {second}"]))
+        named = FlowRunFilter(name=FlowRunFilterName(any_=[f"dvc repro {second}"]))
         until(lambda: client.read_flow_runs(flow_run_filter=named)[0].end_time is not None)
         [run] = client.read_flow_runs(flow_run_filter=named)
         assert run.state is not None and run.state.name == state
