@@ -11,6 +11,7 @@ os.environ.setdefault("PREFECT_HOME", str(Path.cwd() / ".cinefab" / "prefect"))
 Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)  # Prefect makes the last folder only
 for switch, value in {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     "PREFECT_CLI_WELCOME_NOTICE": "false",
     "PREFECT_LOGGING_LEVEL": "INFO",
     "PREFECT_LOGGING_EXTRA_LOGGERS": "tasks,models",  # their log lines appear in the UI as well

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -152,6 +153,29 @@ def run(targets: Annotated[list[str] | None, typer.Argument(help="stages of dvc.
 
 
 @app.command()
+def ui() -> None:
+    """Start the server of this checkout, print its address, and stay until Ctrl-C.
+
+    Whatever is started here meanwhile is shown: `cinefab run`, `dvc repro`, single stages. If a server of this checkout runs
+    already, its address is all.
+    """
+    from flows.watch import watch
+
+    watch()
+
+
+@app.command()
+def serve(params: ParamsPath = PARAMS) -> None:
+    """Keep the schedule of params.yaml: bring the line up to date and release, tag and push the next version when it changed.
+
+    Shows its runs at the address it prints. Stop it with Ctrl-C; times that pass until it is started again are named then.
+    """
+    from flows.serve import serve as keep
+
+    keep(params)
+
+
+@app.command()
 def repeat(
     names: Annotated[list[str] | None, typer.Argument(help="these only, e.g. train_0.5_seed_1; default: all")] = None,
     params: ParamsPath = PARAMS, data: DataPath = DATA,
@@ -164,10 +188,10 @@ def repeat(
     Examples: `cinefab repeat`, `cinefab repeat train_0.7_seed_0 train_0.5_seed_0`
     """
     from flows.repeat import repeat as flow
-    from flows.server import server
+    from flows.server import run_linked, server
 
     with server():
-        page = flow(params, Layout(data), names or [])
+        page = run_linked(flow, params=params, data=Layout(data), names=names or [])
     typer.echo(page.resolve() if page else "the other repeats are not done yet; run `cinefab repeat` when they are")
 
 
@@ -342,7 +366,11 @@ def animate(
 
 
 def main() -> None:
-    """Run the command line; a wrong parameter ends as one clear line, not as a traceback."""
+    """Run the command line; a wrong parameter ends as one clear line, not as a traceback.
+
+    SIGTERM ends it like an exit, so that what it started ends with it and its runs are told to the server.
+    """
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     terminal = logging.StreamHandler()
     for floor in ("tasks", "models"):  # ours only: Prefect's own lines are in its UI
         logging.getLogger(floor).setLevel(logging.INFO)

@@ -10,7 +10,7 @@ from typing import Any
 
 from prefect import flow
 
-from flows.artifacts import counts
+from flows.artifacts import counts, in_turn
 from flows.engine import engine
 from flows.layout import Layout
 from flows.steps import device, score_shard
@@ -38,8 +38,7 @@ def curate(params: Path, data: Layout, name: str) -> dict[str, Any]:
             for filter_name, own in filters.items()
             for shard in shards_of(clips)
         ]
-        for run in runs:
-            run.result()
+        list(in_turn(f"curated-{name}-progress", "shards scored", runs))
     summary = run_chain(clips, filters, data.critics, out)
     parts = {tuple(arm.filters) for arm in tree.benchmark.arms.values() if arm.synthetic == name and arm.filters is not None}
     for part in sorted(parts):

@@ -6,18 +6,29 @@
 from __future__ import annotations
 
 from prefect import flow
+from prefect.runtime import flow_run
 
-from flows.server import server
+from flows.processes import line_lock, reap
+from flows.server import run_linked, server
 from flows.steps import dvc_repro
 
 
-@flow(name="factory")
+def _command() -> str:
+    return " ".join(["cinefab run", *flow_run.parameters["targets"]])
+
+
+@flow(name="factory", flow_run_name=_command)
 def factory(targets: list[str]) -> None:
     """Bring these stages up to date; no targets means all."""
     dvc_repro(targets)
 
 
 def run(targets: list[str]) -> None:
-    """The factory flow with one server for the whole job."""
-    with server():
-        factory(targets)
+    """The factory flow with one server for the whole job.
+
+    Raises:
+        BusyError: if somebody else is bringing the line up to date.
+    """
+    with line_lock(), server():
+        reap()
+        run_linked(factory, targets=targets)

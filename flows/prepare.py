@@ -28,7 +28,7 @@ def prepare(params: Path, data: Layout) -> dict[str, Any]:
     return summary
 
 
-@flow(name="condition")
+@flow(name="condition", flow_run_name="condition")
 def condition(params: Path, data: Layout) -> int:
     tree = load_params(params)
     made = make_conditions(tree.conditions, tree.seed, data.prepared, data.conditions)

@@ -7,15 +7,16 @@ from typing import Any
 
 from prefect import flow
 
-from flows.artifacts import counts
+from flows.artifacts import benchmark_table, in_turn
 from flows.engine import engine
 from flows.layout import Layout
 from flows.steps import benchmark_run
+from tasks.account import read_benchmark
 from tasks.benchmark import plan_runs, summarise
 from tasks.params import load_params
 
 
-@flow(name="benchmark")
+@flow(name="benchmark", flow_run_name="benchmark")
 def benchmark(params: Path, data: Layout) -> dict[str, Any]:
     tree = load_params(params)
     wanted = tree.benchmark
@@ -25,8 +26,8 @@ def benchmark(params: Path, data: Layout) -> dict[str, Any]:
                          decisions=data.decisions, out=data.benchmark)
             for run in plan_runs(wanted)
         ]
-        for run in runs:
-            run.result()
+        list(in_turn("benchmark-progress", "trainings", runs))
     metrics = summarise(wanted, data.benchmark)
-    counts("benchmark", metrics)
+    if (found := read_benchmark(data.benchmark)) is not None:
+        benchmark_table("benchmark", found)
     return metrics

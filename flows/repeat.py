@@ -21,7 +21,7 @@ from tasks.repeats import finish, is_done, plan_repeats, pool, write_params
 from tasks.repeats_page import repeats_page
 
 
-@flow(name="repeat")
+@flow(name="repeat", flow_run_name="cinefab repeat")
 def repeat(params: Path, data: Layout, names: list[str]) -> Path | None:
     """Returns the page, or None while repeats that are not in `names` are missing."""
     tree = load_params(params)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import queue
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,12 +20,13 @@ from typing import Any
 import typer
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
-from prefect.runtime import task_run
+from prefect.runtime import flow_run
 
 import tasks.benchmark
 import tasks.curate
 import tasks.exchange
 import tasks.sample
+from flows.processes import StageFailedError, end_tree
 from flows.server import PARENT
 from tasks.devices import use_threads, visible_devices
 from tasks.params import BenchmarkParams, Entry
@@ -33,10 +35,6 @@ _devices: queue.SimpleQueue[str] = queue.SimpleQueue()
 for _device in visible_devices():
     _devices.put(_device)
 _alone = threading.Lock()
-
-
-class StageFailedError(ValueError):
-    """A stage that DVC started failed and has said why."""
 
 
 @contextmanager
@@ -87,13 +85,22 @@ def benchmark_run(
 
 @task(task_run_name="dvc repro", cache_policy=NO_CACHE, persist_result=False)
 def dvc_repro(targets: list[str]) -> None:
-    """`dvc repro` with its output in this run's log; every stage it starts links itself to this task's run."""
+    """`dvc repro` with its output in this run's log; every stage it starts links itself to the run.
+
+    Progress bars and errors go straight to the terminal; without one there are no bars, and errors are in the log as well.
+    """
     logger = get_run_logger()
-    command = ["dvc", "repro", *targets]
-    process = subprocess.Popen(command, env={**os.environ, PARENT: str(task_run.id)}, stdout=subprocess.PIPE, text=True)
+    command, environment = ["dvc", "repro", *targets], {**os.environ, PARENT: str(flow_run.id)}
+    terminal = sys.stderr.isatty()
+    process = subprocess.Popen(command, env=environment if terminal else {**environment, "TQDM_DISABLE": "1"}, text=True,
+                               stdout=subprocess.PIPE, stderr=None if terminal else subprocess.STDOUT)
     assert process.stdout is not None  # PIPE above
-    for line in process.stdout:  # progress bars go to stderr and so straight to the terminal
-        typer.echo(line.rstrip())
-        logger.info(line.rstrip())
+    try:
+        for line in process.stdout:
+            typer.echo(line.rstrip())
+            logger.info(line.rstrip())
+    except BaseException:  # Ctrl-C reaches DVC and its stage by itself, SIGTERM does not
+        end_tree(process.pid)
+        raise
     if status := process.wait():
         raise StageFailedError(f"{' '.join(command)} ended with status {status}; the stage's own message is above")

@@ -9,7 +9,7 @@ from typing import Any
 
 from prefect import flow, get_run_logger
 
-from flows.artifacts import counts, sheet
+from flows.artifacts import counts, in_turn, sheet
 from flows.engine import engine
 from flows.layout import Layout
 from flows.steps import sample_shard, sample_shard_at
@@ -39,8 +39,8 @@ def sample(params: Path, data: Layout, name: str) -> int:
             else:
                 address = offer(exchange, checkpoint, data.conditions, out)
                 runs = [own.submit(sample_shard_at, name=name, shard=shard, address=address) for shard in left]
-            for shard, run in zip(left, runs, strict=True):
-                done.append(run.result())
+            for shard, now in zip(left, in_turn(f"sampled-{name}-progress", "shards sampled", runs), strict=True):
+                done.append(now)
                 if address:
                     take_shard(address, shard, out)
             return len(left)

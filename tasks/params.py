@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
+from zoneinfo import available_timezones
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from cronsim import CronSim, CronSimError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from models import plugin
 from models.classifiers import ClassifierKind
@@ -247,6 +260,32 @@ class RepeatParams(Section):
         return self
 
 
+class ScheduleParams(Section):
+    """When `cinefab serve` brings the line up to date, and who hears of what goes wrong."""
+
+    cron: str = Field(description="minute, hour, day of the month, month, day of the week")
+    timezone: str = Field("UTC", description="whose clock, e.g. Europe/Berlin")
+    notify: str | None = Field(None, pattern=r"^[a-z0-9-]+/[a-z0-9-]+$", description="a notification block of Prefect, "
+                               "type/name: is told of runs that fail and of releases that are refused")
+    git_remote: str | None = Field(None, pattern=r"^[^-]", description="to push commits and tags to; None: they stay here")
+
+    @field_validator("cron")
+    @classmethod
+    def _comes_round(cls, cron: str) -> str:
+        try:
+            CronSim(cron, datetime.now(UTC))
+        except CronSimError as error:
+            raise ValueError(f'{error}; write five fields, e.g. "0 3 * * 0" for Sundays at three') from None
+        return cron
+
+    @field_validator("timezone")
+    @classmethod
+    def _is_known(cls, timezone: str) -> str:
+        if timezone not in available_timezones():
+            raise ValueError("no such time zone; write e.g. Europe/Berlin")
+        return timezone
+
+
 class ReleaseParams(Section):
     name: str = Field(pattern=r"^[a-z0-9_-]+$")
     version: str = Field(pattern=r"^v[0-9]+$")
@@ -292,6 +331,7 @@ class Params(Section):
     release: ReleaseParams
     repeats: RepeatParams | None = Field(None, description="other splits of the patients; `dvc repro` does not look at it")
     engine: EngineParams = Field(default_factory=lambda: EngineParams.model_validate({}))
+    schedule: ScheduleParams | None = Field(None, description="of `cinefab serve`; `dvc repro` does not look at it")
 
     @model_validator(mode="after")
     def _refers_to_what_exists(self) -> Params:

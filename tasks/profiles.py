@@ -26,17 +26,36 @@ def apply_profiles(params: Path, profiles: Sequence[Path]) -> list[Change]:
     Raises:
         ValueError: if a profile does not exist; the message lists those that do.
     """
-    yaml = YAML()
-    yaml.width, yaml.preserve_quotes = 4096, True  # lines stay as long as they are
+    yaml = _yaml()
     tree = yaml.load(params.read_text())
     before = _plain(tree)
     for profile in profiles:
         _apply(tree, profile, yaml)
     if changed := list(changes(before, _plain(tree), "")):
-        text = io.StringIO()
-        yaml.dump(tree, text)
-        atomic_write(params, text.getvalue().encode())
+        _write(tree, params, yaml)
     return changed
+
+
+def set_version(params: Path, version: str) -> None:
+    """`release.version`, and nothing else, not even a comment."""
+    yaml = _yaml()
+    tree = yaml.load(params.read_text())
+    if tree["release"]["version"] != version:
+        tree["release"]["version"] = version
+        _write(tree, params, yaml)
+
+
+def _yaml() -> YAML:
+    yaml = YAML()
+    yaml.width, yaml.preserve_quotes = 4096, True  # lines stay as long as they are
+    yaml.representer.add_representer(type(None), lambda to, _: to.represent_scalar("tag:yaml.org,2002:null", "null"))
+    return yaml
+
+
+def _write(tree: dict[str, Any], params: Path, yaml: YAML) -> None:
+    text = io.StringIO()
+    yaml.dump(tree, text)
+    atomic_write(params, text.getvalue().encode())
 
 
 def _apply(tree: dict[str, Any], path: Path, yaml: YAML) -> None:

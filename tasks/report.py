@@ -235,7 +235,7 @@ def _steps(entry: dict[str, Any], path: str) -> list[str]:
 
 def _yaml(params: Params) -> str:
     """All parameters that a result depends on; of an absolute path only the last part, since the page is sent around."""
-    tree = params.model_dump(mode="json", exclude={"repeats", "engine"})
+    tree = params.model_dump(mode="json", exclude={"repeats", "schedule", "engine"})
     return yaml.safe_dump(_without_folders(tree), sort_keys=False, allow_unicode=True)
 
 

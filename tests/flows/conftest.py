@@ -8,10 +8,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from prefect.events.worker import EventsWorker
+from prefect.logging.handlers import APILogWorker
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from tasks.profiles import apply_profiles
 
@@ -69,6 +73,15 @@ def environment(api: str) -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         "DVC_NO_ANALYTICS": "1",
     }
+
+
+@contextmanager
+def talking_to(api: str) -> Iterator[None]:
+    """Flows and clients of this very process use the server, and have told it all when the block ends."""
+    with temporary_settings({PREFECT_API_URL: api}):
+        yield
+        APILogWorker.drain_all(timeout=10)
+        EventsWorker.drain_all(timeout=10)
 
 
 def tree_digest(folder: Path) -> dict[str, str]:

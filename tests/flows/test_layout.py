@@ -57,8 +57,8 @@ def test_a_repeat_runs_every_stage() -> None:
 
 def test_every_parameter_belongs_to_a_stage() -> None:
     named = {key.split(".")[0] for stage in STAGES.values() for key in stage.get("do", stage)["params"]}
-    # `cinefab repeat` is no stage of one line, and the engine changes no result
-    assert named | {"repeats", "engine"} == set(Params.model_fields)
+    # `cinefab repeat` and `serve` are no stages of one line, and the engine changes no result
+    assert named | {"repeats", "schedule", "engine"} == set(Params.model_fields)
 
 
 def test_every_code_dependency_exists() -> None:

@@ -57,13 +57,13 @@ def test_a_stage_appears_under_the_factory(api: str) -> None:
 import os
 from prefect import flow, task
 from prefect.client.orchestration import get_client
-from prefect.runtime import task_run
+from prefect.runtime import flow_run
 from flows.server import PARENT, run_linked
 @flow(name="stage")
 def stage(x: int): return x + 1
 @task
 def repro():
-    os.environ[PARENT] = str(task_run.id)
+    os.environ[PARENT] = str(flow_run.id)
     return run_linked(stage, x=1)
 @flow(name="factory-test")
 def factory(): return repro()

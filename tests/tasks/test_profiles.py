@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from tasks.params import load_params
-from tasks.profiles import apply_profiles
+from tasks.profiles import apply_profiles, set_version
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,3 +55,12 @@ def test_there_and_back_again(tmp_path: Path) -> None:
     for name in ("hippocampus", "lung", "manoeuvres", "hippocampus_volume", "actions", "b_lines", "phantom"):
         apply_profiles(params, [ROOT / "profiles" / f"{name}.yaml"])
     assert yaml.safe_load(params.read_text()) == yaml.safe_load((ROOT / "params.yaml").read_text())
+
+
+def test_a_version_is_all_that_changes(tmp_path: Path) -> None:
+    params, before = tmp_path / "params.yaml", (ROOT / "params.yaml").read_text()
+    params.write_text(before)
+    set_version(params, "v1")
+    assert params.read_text() == before
+    set_version(params, "v2")
+    assert params.read_text() == before.replace("version: v1", "version: v2") != before

@@ -16,13 +16,14 @@ import pytest
 import tiny_line
 import zarr
 
-from tasks.account import FilterAccount, interval, p_value
+from tasks.account import FilterAccount, interval, p_value, read_benchmark
+from tasks.changelog import changelog
 from tasks.params import Params
 from tasks.records import AuditRecord, Decision, ProvenanceRecord, accepted
 from tasks.release import ReleasedClip, release
 from tasks.store import ClipStore
 from tasks.store_check import verify
-from tasks.tables import file_digest, read_json, read_table, write_table
+from tasks.tables import file_digest, read_json, read_table, write_json, write_table
 
 
 @pytest.fixture(scope="module")
@@ -228,3 +229,39 @@ def test_limits_of_a_threshold() -> None:
     assert limits("-1.5..-0.25") == [-1.5, -0.25]
     assert limits("< 1e-05") == [1e-5]
     assert limits("none") == []
+
+
+def test_a_changelog_says_what_the_files_say(made: tuple[Path, Params]) -> None:
+    data, _ = made
+    text = changelog(data / "release", data / "benchmark")
+    assert text.startswith("tiny-wires v1\n\n7 clips released of 10 sampled, 3 dropped by the filters; ")
+    assert f"made by sfvd, checkpoint {'c' * 32}\n" in text
+    audit = read_json(data / "release" / "release.json")["audit"]
+    assert f"near copies of training clips: {audit['copies']} of 7, {100 * audit['value']:.1f} % [95 % CI " in text
+    outcome = read_benchmark(data / "benchmark")
+    assert outcome is not None and f"\n{outcome.sentence}\n" in text
+    assert f"Dice by network and training data, mean [95 % CI over {outcome.counts['patients']} held-out patients]:\n" in text
+    for network, arms in outcome.metrics.items():
+        for arm, cells in arms.items():
+            assert f"\n  {network} {arm}: {interval(cells['dice'])}\n" in text
+    assert "\nagainst" not in text and "all the same" not in text
+
+
+def test_a_changelog_counts_clips_by_name_and_pixels(made: tuple[Path, Params], tmp_path: Path) -> None:
+    data, _ = made
+    rows = read_table(data / "release" / "manifest.parquet", ReleasedClip)
+    older = [rows[0], replace(rows[1], digest="0" * 32), *(replace(rows[2], clip_id=f"{one:032x}") for one in range(3))]
+    write_table(tmp_path / "manifest.parquet", older, ReleasedClip)
+    text = changelog(data / "release", data / "nowhere", ("tiny-wires-v0", tmp_path / "manifest.parquet"))
+    assert "\nagainst tiny-wires-v0: 6 clips added, 4 dropped, 1 in both\n" in text
+    assert "Dice" not in text
+
+
+def test_a_changelog_says_that_a_release_is_above_the_limit(made: tuple[Path, Params], tmp_path: Path) -> None:
+    data, _ = made
+    facts = read_json(data / "release" / "release.json")
+    facts["audit"] |= {"above": True, "most": 0.01}
+    write_json(tmp_path / "release.json", facts)
+    (tmp_path / "manifest.parquet").symlink_to(data / "release" / "manifest.parquet")
+    text = changelog(tmp_path, data / "benchmark")
+    assert "; the limit is 1.0 %, released all the same, as audit.refuse: false asked\n" in text
