@@ -119,7 +119,7 @@ def _reporting_to(url: str) -> Iterator[None]:
         with temporary_settings({PREFECT_API_URL: url}):
             try:
                 yield
-            finally:  # what is still queued must leave before the server ends: retrying to a dead one held the exit for a minute
+            finally:  # what is queued must leave before the server ends: retrying to a dead one held the exit for a minute
                 APILogWorker.drain_all(timeout=10)
                 EventsWorker.drain_all(timeout=10)
     finally:

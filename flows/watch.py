@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 
 import typer
@@ -16,6 +17,7 @@ def watch() -> None:
     if (found := standing()) is not None:
         typer.echo(f"{found.removesuffix('/api')} shows the runs already")
         return
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell script has what it starts with & ignore it
     with server(known=True) as url:
         reap()
         typer.echo(f"{url.removesuffix('/api')} shows the runs; Ctrl-C ends it")

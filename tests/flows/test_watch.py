@@ -139,7 +139,9 @@ def test_a_killed_run_leaves_no_server(number: signal.Signals, clean: dict[str, 
                 one.kill()
 
 
-@pytest.mark.parametrize(("second", "state"), [("good", "Completed"), ("bad", "Failed")])
+@pytest.mark.parametrize(("second", "state"), [
+    ("bad", "Failed"), pytest.param("good", "Completed", marks=pytest.mark.slow),
+])
 def test_a_plain_dvc_repro_is_one_run(second: str, state: str, api: str, tmp_path: Path) -> None:
     stages = {"one": {"cmd": "python stage.py one > said", "outs": ["said"]},
               second: {"cmd": f"python stage.py {second}", "deps": ["said"]}}
