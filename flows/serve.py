@@ -49,7 +49,7 @@ def serve(params: Path) -> None:
             typer.echo(sentence)
         typer.echo(f"the next run is due at {next(times_after(schedule, now)):%Y-%m-%d %H:%M %Z}")
         typer.echo(f"{url.removesuffix('/api')} shows the runs")
-        warnings.filterwarnings("ignore", "coroutine 'Runner.astop' was never awaited")  # what Prefect does when told to terminate
+        warnings.filterwarnings("ignore", "coroutine 'Runner.astop' was never awaited")  # Prefect's, when told to terminate
         try:
             regenerate.serve(
                 name=DEPLOYMENT,

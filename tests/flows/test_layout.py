@@ -12,8 +12,9 @@ from typer.main import get_command
 
 from flows.__main__ import app
 from flows.layout import Layout
+from flows.regenerate import regenerate
 from flows.repeat import line
-from tasks.params import Params
+from tasks.params import Params, ScheduleParams
 
 ROOT = Path(__file__).parents[2]
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())
@@ -73,3 +74,11 @@ def test_a_line_works_on_a_disk() -> None:
     with pytest.raises(ValueError, match="--data: s3:/bucket/run is no folder"):
         Layout(Path("s3://bucket/run"))
     assert Layout(Path("/data/a:b/run")).prepared == Path("/data/a:b/run/prepared")
+
+
+def test_deployments_are_of_the_flow_and_say_what_nobody_has_run() -> None:
+    for one in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]:
+        assert one["entrypoint"] == f"{Path(inspect.getfile(regenerate.fn)).relative_to(ROOT)}:{regenerate.fn.__name__}"
+        assert set(one["parameters"]) == set(inspect.signature(regenerate.fn).parameters)
+        assert all(ScheduleParams(**when) for when in one["schedules"]) and one["concurrency_limit"] == 1
+        assert one["name"] == "process" or one["description"].startswith("UNTESTED template.")

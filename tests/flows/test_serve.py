@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import psutil
 import pytest
 import yaml
 import zarr
-from conftest import Webhook, checkout, commit, git, small_checkout, talking_to
+from conftest import ROOT, Webhook, checkout, command, commit, git, small_checkout, talking_to
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName
 from prefect.client.schemas.objects import FlowRun
@@ -45,7 +46,7 @@ def every_minute(folder: Path, notify: str | None = None) -> None:
 
 @contextmanager
 def served(folder: Path) -> Iterator[tuple[list[str], subprocess.Popen[str]]]:
-    """`cinefab serve` in the folder: the lines it prints before runs begin, and its process. This process talks to its server."""
+    """`cinefab serve` in the folder: the lines it prints before runs begin, and its process; this one talks to its server."""
     process = subprocess.Popen([sys.executable, "-m", "flows", "serve"], cwd=folder, stdout=subprocess.PIPE, text=True,
                                env=clean_environment(folder.parent / "prefect"))
     assert process.stdout is not None
@@ -168,3 +169,19 @@ def told(webhook: Webhook) -> list[str]:
     while not webhook.arrived and time.monotonic() < deadline:
         time.sleep(0.5)
     return [one["subject"] for one in webhook.arrived]
+
+
+def test_a_worker_of_a_process_pool_runs_it(api: str, tmp_path: Path) -> None:
+    folder = small_checkout(tmp_path / "line")
+    shutil.copy(ROOT / "prefect.yaml", folder)
+    commit(folder)
+    for words in (["work-pool", "create", "cinefab", "--type", "process"], ["--no-prompt", "deploy", "--name", "process"],
+                  ["deployment", "run", "regenerate/process"], ["worker", "start", "--pool", "cinefab", "--run-once"]):
+        command(folder, api, "prefect", *words)
+    assert git(folder, "tag") == f"{NAME}-v1" and git(folder, "status", "--porcelain") == ""
+    with talking_to(api):
+        run = wait_for(named("Released", f"{NAME}-v1"), 10)
+        assert str(run.work_pool_name) == "cinefab"
+        with get_client(sync_client=True) as client:
+            found = client.read_deployment_by_name("regenerate/process")
+    assert found.schedules[0].schedule.cron == "0 3 * * 0" and found.global_concurrency_limit.limit == 1
