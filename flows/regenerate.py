@@ -44,7 +44,11 @@ def report(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     tell(flow_run.parameters.get("notify"), f"{flow.name} {flow_run.name}: {state.name}", state.message or "")
 
 
-@prefect_flow(name=NAME, on_failure=[report], on_crashed=[report])
+def _name() -> str:
+    return f"{NAME} {this_run.scheduled_start_time:%Y-%m-%d %H:%M}"
+
+
+@prefect_flow(name=NAME, flow_run_name=_name, on_failure=[report], on_crashed=[report])
 def regenerate(notify: str | None = None) -> State[Any]:
     """Args:
         notify: a notification block of Prefect, type/name, told of what goes wrong. A parameter, as params.yaml itself may be
