@@ -3,7 +3,7 @@ report as a link."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -22,8 +22,8 @@ from tasks.account import NAMES, BenchmarkAccount, interval
 from tasks.pictures import store_sheet
 
 
-def wait_for(key: str, what: str, runs: Sequence[PrefectFuture[Any]]) -> None:
-    """Wait for task runs, with a bar that moves as they end.
+def in_turn(key: str, what: str, runs: Sequence[PrefectFuture[Any]]) -> Iterator[Any]:
+    """The results of task runs, one after the other, with a bar that moves as they end.
 
     Raises:
         Exception: that of the first that failed.
@@ -33,7 +33,7 @@ def wait_for(key: str, what: str, runs: Sequence[PrefectFuture[Any]]) -> None:
     bar = create_progress_artifact(0, key=_key(key), description=f"{what}: 0 of {len(runs)}")
     assert isinstance(bar, UUID)  # a coroutine only where it is called from asynchronous code
     for done, run in enumerate(runs, 1):
-        run.result()
+        yield run.result()
         update_progress_artifact(bar, progress=100 * done / len(runs), description=f"{what}: {done} of {len(runs)}")
 
 

@@ -4,13 +4,14 @@ stills, if it does, and whether it copies."""
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
 from prefect import flow
-from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.artifacts import counts, wait_for
+from flows.artifacts import counts, in_turn
+from flows.engine import engine
 from flows.layout import Layout
 from flows.steps import device, score_shard
 from tasks.animation import animation
@@ -22,24 +23,27 @@ from tasks.distribution import distribution
 from tasks.feature_map import feature_map
 from tasks.likeness import likeness
 from tasks.params import entry, load_params
+from tasks.timing import curation_time
 
 
-@flow(name="curate", flow_run_name="curate {name}", task_runner=ThreadPoolTaskRunner(max_workers=1))  # type: ignore[arg-type]
+@flow(name="curate", flow_run_name="curate {name}")
 def curate(params: Path, data: Layout, name: str) -> dict[str, Any]:
-    tree = load_params(params)
+    began, tree = time.monotonic(), load_params(params)
     entry(tree.samples, name, "samples")  # refuse an unknown name before any work
     filters = tree.filters
     clips, out = data.clips / name, data.decisions / name
-    runs = [
-        score_shard.submit(filter_name, shard, own, clips, data.critics, out)
-        for filter_name, own in filters.items()
-        for shard in shards_of(clips)
-    ]
-    wait_for(f"curated-{name}-progress", "shards scored", runs)
+    with engine(tree.engine.on_our_disk, 1) as where:
+        runs = [
+            where.submit(score_shard, name=filter_name, shard=shard, entry=own, clips=clips, critics=data.critics, out=out)
+            for filter_name, own in filters.items()
+            for shard in shards_of(clips)
+        ]
+        list(in_turn(f"curated-{name}-progress", "shards scored", runs))
     summary = run_chain(clips, filters, data.critics, out)
     parts = {tuple(arm.filters) for arm in tree.benchmark.arms.values() if arm.synthetic == name and arm.filters is not None}
     for part in sorted(parts):
         run_chain(clips, filters, data.critics, out, part)
+    curation_time(summary["clips"], time.monotonic() - began, where.workers, out, data.timing / "curate" / f"{name}.json")
     clear_evidence(out)
     counts(f"curated-{name}", summary)
     return summary

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,11 @@ class Layout:
     """The folders of one factory, each written by one stage and read by later ones only."""
 
     root: Path = Path("data")
+
+    def __post_init__(self) -> None:
+        if re.match(r"\w{2,}:/", str(self.root)):
+            raise ValueError(f"--data: {self.root} is no folder, and a line works on a disk; object storage is for raw data "
+                             "(dataset.location), shards on their way (engine.exchange) and DVC's remote")
 
     @property
     def prepared(self) -> Path:
@@ -47,6 +53,11 @@ class Layout:
     def features(self) -> Path:
         """What frozen networks saw, by content: no stage's output, and safe to delete."""
         return self.root / "features"
+
+    @property
+    def timing(self) -> Path:
+        """What stages took, as the last run that did something says: no stage's output, and safe to delete."""
+        return self.root / "timing"
 
     @property
     def benchmark(self) -> Path:

@@ -10,14 +10,19 @@ from prefect import flow
 from flows.artifacts import counts, sheet
 from flows.layout import Layout
 from tasks.condition import make_conditions
+from tasks.local_copy import local_copy
 from tasks.params import load_params
 from tasks.prepare import prepare as prepare_clips
+
+OBJECTS = Path(".cinefab") / "objects"
+"""Copies of data sets on object storage, for every line of this checkout; safe to delete."""
 
 
 @flow(name="prepare", flow_run_name="prepare {data.root.name}")
 def prepare(params: Path, data: Layout) -> dict[str, Any]:
     tree = load_params(params)
-    summary = prepare_clips(tree.dataset, tree.seed, data.prepared)
+    location = local_copy(tree.dataset.location, OBJECTS)
+    summary = prepare_clips(tree.dataset.model_copy(update={"location": location}), tree.seed, data.prepared)
     counts("prepared", summary)
     sheet("prepared-clips", data.prepared / "clips.zarr")
     return summary

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow
-from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.artifacts import benchmark_table, wait_for
+from flows.artifacts import benchmark_table, in_turn
+from flows.engine import engine
 from flows.layout import Layout
 from flows.steps import benchmark_run
 from tasks.account import read_benchmark
@@ -16,14 +16,17 @@ from tasks.benchmark import plan_runs, summarise
 from tasks.params import load_params
 
 
-@flow(name="benchmark", flow_run_name="benchmark", task_runner=ThreadPoolTaskRunner(max_workers=1))  # type: ignore[arg-type]
+@flow(name="benchmark", flow_run_name="benchmark")
 def benchmark(params: Path, data: Layout) -> dict[str, Any]:
-    wanted = load_params(params).benchmark
-    runs = [
-        benchmark_run.submit(run, wanted, data.prepared, data.clips, data.decisions, data.benchmark)
-        for run in plan_runs(wanted)
-    ]
-    wait_for("benchmark-progress", "trainings", runs)
+    tree = load_params(params)
+    wanted = tree.benchmark
+    with engine(tree.engine.on_our_disk, 1) as where:
+        runs = [
+            where.submit(benchmark_run, run=run, params=wanted, prepared=data.prepared, clips=data.clips,
+                         decisions=data.decisions, out=data.benchmark)
+            for run in plan_runs(wanted)
+        ]
+        list(in_turn("benchmark-progress", "trainings", runs))
     metrics = summarise(wanted, data.benchmark)
     if (found := read_benchmark(data.benchmark)) is not None:
         benchmark_table("benchmark", found)

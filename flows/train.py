@@ -9,13 +9,15 @@ from prefect import flow
 from flows.artifacts import counts
 from flows.layout import Layout
 from tasks.params import entry, load_params
+from tasks.processes import train_together
 from tasks.train import train_critic, train_generator
 
 
 @flow(name="train", flow_run_name="train {name}")
 def train(params: Path, data: Layout, name: str) -> str:
     tree = load_params(params)
-    digest = train_generator(name, entry(tree.generators, name, "generators"), tree.seed, data.prepared, data.checkpoint(name))
+    job = name, entry(tree.generators, name, "generators"), tree.seed, data.prepared, data.checkpoint(name)
+    digest = train_generator(*job) if tree.engine.processes == 1 else train_together(tree.engine.processes, *job)
     counts(f"checkpoint-{name}", {"checkpoint": name, "digest": digest})
     return digest
 

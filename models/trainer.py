@@ -1,24 +1,31 @@
-"""The only optimisation loop: accelerate around AdamW, with EMA and exact resumption.
+"""The only optimisation loop: accelerate around AdamW, with EMA and exact resumption, in one process or in several.
 
 Every step draws its randomness from a generator seeded by (seed, phase, step), so a run resumed at step k needs only the
 tensors of step k and ends with the same weights as one that was never stopped (bit for bit on CPU).
+
+A step is `accumulate` batches, each with randomness of its own, whose gradients are averaged. Processes started by
+torch.distributed share the batches out, so that a step sees the same clips and noise however many there are; only sums are
+taken in another order, and batch norm's running averages are those of the first process's batches.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs, broadcast
 from diffusers.training_utils import EMAModel
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from models.processes import on_cpus
 from models.seeding import derive_seed, generator
 
 Loss = Callable[[nn.Module, torch.Generator], Tensor]
@@ -38,6 +45,7 @@ class TrainParams(BaseModel):
 
     steps: int = Field(gt=0)
     batch_size: int = Field(gt=0, description="clips or frames, as the phase says")
+    accumulate: int = Field(1, gt=0, description="batches to a step; the number of processes divides it")
     learning_rate: float = Field(1e-4, gt=0)
     weight_decay: float = Field(0.0, ge=0)
     warmup_steps: int = Field(0, ge=0, description="linear warm-up, then cosine to zero when `cosine`")
@@ -74,21 +82,26 @@ def fit(net: nn.Module, loss: Loss, params: TrainParams, *, phase: str, seed: in
 
     Args:
         net: trained module; only parameters with `requires_grad` are optimised.
-        loss: called once a step with the (possibly wrapped) net and that step's CPU generator.
+        loss: called once a batch with the (possibly wrapped) net and that batch's CPU generator.
         phase: name of the state and of the progress bar.
         seed: with `phase` and the step, the whole of the randomness.
-        hook: loads a state to resume from, saves one every `save_every` steps and at the end.
+        hook: loads a state to resume from, saves one every `save_every` steps and at the end; of several processes only the
+            first saves.
 
     Returns:
-        The loss of every step, those before a resumption included.
+        The loss of every step, those before a resumption included; the same in all processes.
 
     Raises:
+        ValueError: if `accumulate` batches cannot be shared out evenly.
         DivergedError: at most 10 steps after the first non-finite loss, or when the mean of 20 losses exceeds 100 times that of
             the first 20; and before a state with a non-finite weight would be saved.
     """
     # accelerate keeps the first precision of a process for good, but each phase has its own
     AcceleratorState._reset_state()
-    accelerator = Accelerator(mixed_precision=params.precision)
+    # a net may leave parameters unused in a step: those of a condition that was dropped
+    accelerator = Accelerator(mixed_precision=params.precision, cpu=on_cpus(),
+                              kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
+    own = _own_batches(params.accumulate, accelerator.num_processes, accelerator.process_index)
     trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(trained, lr=params.learning_rate, weight_decay=params.weight_decay)
     net.train().to(accelerator.device)
@@ -99,33 +112,53 @@ def fit(net: nn.Module, loss: Loss, params: TrainParams, *, phase: str, seed: in
         losses = list(state.losses)
         _restore(state, net, optimiser, trained, ema)
     wrapped, prepared = accelerator.prepare(net, optimiser)
-    bar = tqdm(range(len(losses), params.steps), desc=phase, initial=len(losses), total=params.steps, mininterval=2)
+    bar = tqdm(range(len(losses), params.steps), desc=phase, initial=len(losses), total=params.steps, mininterval=2,
+               disable=not accelerator.is_main_process)
     for step in bar:
-        step_seed = derive_seed(seed, phase, step)
-        # dropout and the like take no generator; another seed, lest their numbers be those of the batch
-        torch.manual_seed(derive_seed(step_seed, "global"))
         for group in optimiser.param_groups:
             group["lr"] = params.learning_rate * _rate(step, params)
-        with accelerator.autocast():
-            value = loss(wrapped, generator(step_seed))
-        accelerator.backward(value)
+        values = []
+        for batch in own:
+            batch_seed = derive_seed(seed, phase, step)
+            if params.accumulate > 1:
+                batch_seed = derive_seed(batch_seed, batch)
+            # dropout and the like take no generator; another seed, lest their numbers be those of the batch
+            torch.manual_seed(derive_seed(batch_seed, "global"))
+            # processes average their gradients during the last backward pass
+            with nullcontext() if batch == own[-1] else accelerator.no_sync(wrapped):
+                with accelerator.autocast():
+                    value = loss(wrapped, generator(batch_seed))
+                accelerator.backward(value / len(own))
+            values.append(value.detach())
         accelerator.clip_grad_norm_(trained, params.grad_clip)
         prepared.step()
         prepared.zero_grad()
         ema.step(trained)
-        unseen.append(value.detach())
+        unseen.append(torch.stack(values).mean())
         saving = (step + 1) % params.save_every == 0 or step + 1 == params.steps
         if saving or len(unseen) == LOOK_EVERY:
-            losses += torch.stack(unseen).tolist()
+            losses += accelerator.reduce(torch.stack(unseen), "mean").tolist()
             unseen.clear()
             _refuse_divergence(losses, phase, params)
             bar.set_postfix(loss=f"{sum(losses[-50:]) / len(losses[-50:]):.4f}")
         if saving:
-            hook.save(phase, _capture(net, optimiser, trained, ema, losses, phase))
+            state = _capture(net, optimiser, trained, ema, losses, phase)  # in every process: it may refuse
+            if accelerator.is_main_process:
+                hook.save(phase, state)
+    for buffer in net.buffers() if accelerator.num_processes > 1 else ():
+        broadcast(buffer)  # the first process's, which are those it saved
     accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)  # else it would go on computing in bf16 after the fit
     ema.copy_to(trained)
     net.eval().to("cpu")
     return losses
+
+
+def _own_batches(batches: int, processes: int, process: int) -> range:
+    """The numbers of this process's batches of a step."""
+    if batches % processes:
+        raise ValueError(f"accumulate: {batches} batches cannot be shared out to {processes} processes; make it a multiple")
+    share = batches // processes
+    return range(process * share, (process + 1) * share)
 
 
 def _rate(step: int, params: TrainParams) -> float:

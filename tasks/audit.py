@@ -45,7 +45,7 @@ from tasks.metrics.copies import (
 )
 from tasks.params import AuditParams
 from tasks.pictures import panels, small_webp, tile
-from tasks.records import AuditRecord, ClipRecord, ConditionRecord, ProvenanceRecord
+from tasks.records import AuditRecord, ClipRecord, ConditionRecord, Decision, ProvenanceRecord
 from tasks.statistics import bootstrap_mean, pooled_mean
 from tasks.store import ClipStore
 from tasks.tables import atomic_write, read_json, read_table, write_json, write_table
@@ -277,7 +277,20 @@ def audit_of(folder: Path, store: ClipStore) -> dict[str, Any] | None:
 
 
 def judge_release(params: AuditParams, rows: Sequence[AuditRecord]) -> dict[str, Any]:
-    """{**share, most, above, refused} of the clips that are to be released."""
+    """{**share, most, above, withheld, refused} of the clips that the filters accepted.
+
+    Near copies among them are withheld, one by one. Of a whole release only the share says whether a generator copies, and the
+    threshold calls a share of honest clips near copies too; so it is refused if the share is above `most` beyond doubt, that
+    is with the low end of its interval: of a dozen clips one is none, and four are too many.
+    """
     share = share_of(rows)
-    above = share["value"] > params.most
-    return {**share, "most": params.most, "above": above, "refused": above and params.refuse}
+    above = share["low"] > params.most
+    return {**share, "most": params.most, "above": above, "withheld": share["copies"] if params.refuse else 0,
+            "refused": above and params.refuse}
+
+
+def audit_decisions(rows: Sequence[AuditRecord], threshold: float) -> list[Decision]:
+    """The audit as the last of the filters: near copies are not kept."""
+    said = {True: "more like a training clip than held-out clips are", False: "as like training clips as held-out clips are"}
+    return [Decision(row.clip_id, "audit", not row.near_copy, np.nan if row.similarity is None else row.similarity,
+                     f"< {threshold:.3f}", said[row.near_copy]) for row in rows]

@@ -134,7 +134,7 @@ class FolderStates:
             stored, tensors = {}, {}
         step = stored.get("step")
         if stored.get("checksum") != _state_checksum([self._fingerprint, phase, step], tensors):
-            path.unlink()
+            path.unlink(missing_ok=True)  # several processes may meet it
             return None
         losses: list[float] = tensors.pop("losses").tolist()
         return TrainState(step, {name.removeprefix("tensor."): value for name, value in tensors.items()}, losses)

@@ -81,7 +81,8 @@ class Paths:
         record = self._shown.provenance[row]
         decisions = self._decisions.get(record.clip_id, [])
         dropped_by = next((one.filter for one in decisions if not one.keep), "")
-        steps = (self._condition(row), self._sampling(row), *map(self._judged, decisions), *self._compared(record.clip_id),
+        steps = (self._condition(row), self._sampling(row),
+                 *(self._judged(one) for one in decisions if one.filter != "audit"), *self._compared(record.clip_id),
                  self._end(dropped_by))
         scores = {one.filter: one.score for one in decisions}
         return ClipPath(record.clip_id, record.label or "", dropped_by, scores, steps)
@@ -146,8 +147,8 @@ class Paths:
         if row is None or row.nearest is None or row.similarity is None:
             return []
         verdict = "a near copy" if row.near_copy else "no near copy"
-        line = (f"Likest training clip {row.nearest[:8]} of patient {row.patient}, correlation {row.similarity:.3f}; from "
-                f"{self._threshold:.3f} on it were a near copy: {verdict}.")
+        line = (f"Likest training clip {row.nearest[:8]} of patient {row.patient}: correlation {row.similarity:.3f}, "
+                f"near copies from {self._threshold:.3f} on: {verdict}.")
         return [Step("Audit", (line,), None, Scale(max(0.0, row.similarity), (self._threshold,)))]
 
     def _end(self, dropped_by: str) -> Step:

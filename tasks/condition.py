@@ -36,7 +36,7 @@ def make_conditions(entry: Entry, seed: int, prepared: Path, out: Path, shard_cl
     for start in range(0, bank.count, shard_clips):
         made, arrays = bank.make(range(start, min(start + shard_clips, bank.count)))
         records += made
-        if start // shard_clips not in store.done():
+        if not store.has(start // shard_clips):
             store.write_shard(start // shard_clips, [record.condition_id for record in made], arrays)
     store.finish(bank.count)
     write_table(out / "conditions.parquet", records, ConditionRecord)

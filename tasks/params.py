@@ -9,7 +9,17 @@ from zoneinfo import available_timezones
 
 import yaml
 from cronsim import CronSim, CronSimError
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from models import plugin
 from models.classifiers import ClassifierKind
@@ -24,6 +34,14 @@ Entry = dict[str, Any]
 
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _place(value: Any) -> Any:
+    return str(value) if "://" in str(value) else Path(value)
+
+
+Location = Annotated[Path | str, BeforeValidator(_place)]
+"""A path, or a URL that fsspec knows (s3://bucket/raw), which a path would make s3:/bucket/raw of."""
 
 
 class SplitParams(Section):
@@ -45,7 +63,7 @@ class DatasetParams(Section):
 
     name: str = Field(pattern=r"^[a-z0-9_]+$")
     reader: str = Field(description="a module of tasks.readers: nifti, video, images, dicom, phantom, acdc, mosmed, ...")
-    location: Path = Field(description="folder (or, for the phantom, the simulator's own file)")
+    location: Location = Field(description="folder or, on object storage, its URL (for the phantom, the simulator's own file)")
     options: Entry = Field(default_factory=dict, description="the reader's own Params")
     simulated: bool = False
     licence: str = "not stated"
@@ -115,11 +133,12 @@ class ControlParams(Section):
 
 
 class AuditParams(Section):
-    """What follows if released clips are near copies of training clips."""
+    """What follows if accepted clips are near copies of training clips."""
 
-    most: float = Field(0.05, ge=0, le=1, description="share of near copies above which a release is refused; five times the "
-                        "false alarms, as the threshold of some tens of held-out clips is rough")
-    refuse: bool = Field(True, description="false: release all the same, and say so on its card")
+    most: float = Field(0.05, ge=0, le=1, description="a release is refused if the share of near copies is above this with the "
+                        "low end of its interval; five times the false alarms, as the threshold of some tens of held-out clips "
+                        "is rough")
+    refuse: bool = Field(True, description="false: near copies are released as all others, and the card says so")
 
 
 SegmenterKind = Literal["vnet", "dynunet", "swinunetr"]
@@ -274,6 +293,28 @@ class ReleaseParams(Section):
     shard_clips: int = Field(64, gt=0)
 
 
+class EngineParams(Section):
+    """Where work is done. No result depends on it, so no stage does."""
+
+    kind: Literal["threads", "dask"] = Field("threads", description="threads: of one process, a shard for each visible GPU")
+    address: str | None = Field(None, description="dask: of its scheduler, tcp://host:8786; None: workers of our own, here")
+    workers: int = Field(2, gt=0, description="dask without an address: so many processes")
+    exchange: str | None = Field(None, description="dask: a URL, s3://bucket/folder, through which workers that do not share "
+                                 "our disk sample; they do nothing else then")
+    processes: int = Field(1, gt=0, description="that train a generator together on this machine, one a GPU")
+
+    @model_validator(mode="after")
+    def _of_dask(self) -> EngineParams:
+        if self.kind == "threads" and (given := sorted({"address", "workers", "exchange"} & self.model_fields_set)):
+            raise ValueError(f"{', '.join(given)}: of kind: dask alone; take it out, or say kind: dask")
+        return self
+
+    @property
+    def on_our_disk(self) -> EngineParams:
+        """For tasks that read and write our own folders."""
+        return self if self.exchange is None else EngineParams.model_validate({})
+
+
 class Params(Section):
     """The whole of params.yaml."""
 
@@ -289,6 +330,7 @@ class Params(Section):
     benchmark: BenchmarkParams
     release: ReleaseParams
     repeats: RepeatParams | None = Field(None, description="other splits of the patients; `dvc repro` does not look at it")
+    engine: EngineParams = Field(default_factory=lambda: EngineParams.model_validate({}))
     schedule: ScheduleParams | None = Field(None, description="of `cinefab serve`; `dvc repro` does not look at it")
 
     @model_validator(mode="after")
@@ -354,11 +396,23 @@ class Params(Section):
                                  "patient to train or to test on; give shares between")
         if self.release.source not in self.samples:
             raise ValueError(f"release.source: {self.release.source!r} is not among samples: {', '.join(self.samples)}")
+        for name, entry in self.generators.items():
+            for train in trainings(plugin.params("models.generators", entry)):
+                if train.accumulate % self.engine.processes:
+                    raise ValueError(f"engine.processes: {self.engine.processes} cannot share out {train.accumulate} batches; "
+                                     f"make accumulate a multiple in every training of generators.{name}")
         if self.benchmark.baseline not in self.benchmark.arms:
             raise ValueError(
                 f"benchmark.baseline: {self.benchmark.baseline!r} is not among arms: {', '.join(self.benchmark.arms)}"
             )
         return self
+
+
+def trainings(params: BaseModel) -> list[TrainParams]:
+    """Every training these parameters, or parameters in them, describe."""
+    if isinstance(params, TrainParams):
+        return [params]
+    return [train for _, value in params if isinstance(value, BaseModel) for train in trainings(value)]
 
 
 def pretrained_folders(params: object) -> list[Path]:

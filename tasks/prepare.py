@@ -58,12 +58,13 @@ def prepare(dataset: DatasetParams, seed: int, out: Path) -> dict[str, Any]:
         ValueError: if the location or its table is missing, nothing is usable, the split is impossible or would leak, fewer
             patients have masks than are to be annotated, or a file changes while it is read.
     """
-    if not dataset.location.exists():
-        raise ValueError(f"dataset.location: {dataset.location} does not exist; give the folder that holds the data")
+    location = Path(dataset.location)
+    if not location.exists():
+        raise ValueError(f"dataset.location: {location} does not exist; give the folder that holds the data")
     reader = plugin.load("tasks.readers", dataset.reader)
-    sources: list[Source] = list(reader.sources(dataset.location, reader.Params.model_validate(dataset.options)))
+    sources: list[Source] = list(reader.sources(location, reader.Params.model_validate(dataset.options)))
     if not sources:
-        raise ValueError(f"dataset.location: {dataset.location} holds nothing that reader {dataset.reader} can read")
+        raise ValueError(f"dataset.location: {location} holds nothing that reader {dataset.reader} can read")
     digests = [source.digest() if source.megabytes() <= dataset.max_file_mb else "" for source in sources]
     listed = [[one.name, one.patient, one.label, one.text, one.site, digest]
               for one, digest in zip(sources, digests, strict=True)]

@@ -18,7 +18,7 @@ import numpy as np
 
 from models.clip import UNKNOWN
 from tasks.account import NAMES, SourceAccount, interval, p_value, read_benchmark, read_filters, read_sources
-from tasks.audit import audit_of, judge_release
+from tasks.audit import audit_decisions, audit_of, judge_release
 from tasks.fingerprint import fingerprint
 from tasks.params import AuditParams, DatasetParams, ReleaseParams
 from tasks.patients import outside_name
@@ -91,7 +91,11 @@ def release(params: ReleaseParams, dataset: DatasetParams, audit: AuditParams, p
     kept = [provenance[row] for row in rows]
     _refuse_leaks(kept, read_table(prepared / "manifest.parquet", ClipRecord))
     source = ClipStore.open(chosen / "clips.zarr")
-    audited, compared = _refuse_copies(audit, params.source, audits / params.source, source, kept, out)
+    audited, compared = _audited(audit, params.source, audits / params.source, source, kept, out)
+    if audited["withheld"]:
+        judged += audit_decisions(compared, audited["threshold"]["value"])
+        kept = [record for record, row in zip(kept, compared, strict=True) if not row.near_copy]
+        compared = [row for row in compared if not row.near_copy]
     mark = fingerprint("release", params.model_dump(mode="json"), source.digest, [record.clip_id for record in kept])
     out.mkdir(parents=True, exist_ok=True)
     _sweep(out, mark)
@@ -137,9 +141,9 @@ def _refuse_leaks(kept: list[ProvenanceRecord], records: list[ClipRecord]) -> No
                 )
 
 
-def _refuse_copies(params: AuditParams, name: str, folder: Path, source: ClipStore, kept: list[ProvenanceRecord],
-                   out: Path) -> tuple[dict[str, Any], list[AuditRecord]]:
-    """What the audit says of these clips, with the numbers of the whole set, and its rows about them."""
+def _audited(params: AuditParams, name: str, folder: Path, source: ClipStore, kept: list[ProvenanceRecord],
+             out: Path) -> tuple[dict[str, Any], list[AuditRecord]]:
+    """What the audit says of these clips, with the numbers of the whole set, and its rows about them; too many are refused."""
     found = audit_of(folder, source)
     if found is None:
         raise ValueError(f"{folder}: no audit of the clips that set {name!r} has now; run `cinefab audit {name}`")
@@ -150,8 +154,10 @@ def _refuse_copies(params: AuditParams, name: str, folder: Path, source: ClipSto
         (out / "release.json").unlink(missing_ok=True)
         raise RefusedError(
             f"audit: {judged['copies']} of {judged['clips']} accepted clips of {name!r} ({judged['value']:.1%}) are near "
-            f"copies of training clips, more than audit.most ({params.most:.1%}); look at {folder / 'audit.webp'} and the "
-            "report, then train on more clips or for fewer steps, or set audit.refuse: false to release them all the same")
+            f"copies of training clips, beyond doubt more than audit.most ({params.most:.1%}); look at "
+            f"{folder / 'audit.webp'} and the report, then train on more clips or for fewer "
+            "steps, or set audit.refuse: false to release them all the same"
+        )
     return judged | {what: found[what] for what in ("threshold", "ratio", "own", "sentence")}, rows
 
 

@@ -75,7 +75,9 @@ def finish(folder: Path) -> None:
 
 
 def _mark(folder: Path) -> str:
-    return fingerprint("repeat", file_digest(folder / "params.yaml"), file_digest(folder / "prepared" / "manifest.parquet"))
+    tree = yaml.safe_load((folder / "params.yaml").read_text())
+    tree.pop("engine", None)  # no result depends on it; of the rest the order counts too, that of filters
+    return fingerprint("repeat", yaml.safe_dump(tree, sort_keys=False), file_digest(folder / "prepared" / "manifest.parquet"))
 
 
 def pool(params: Params, folder: Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from tasks.account import (
     read_filters,
     read_sources,
 )
-from tasks.audit import audit_of, judge_release
+from tasks.audit import audit_decisions, audit_of, judge_release
 from tasks.browse import browse
 from tasks.charts import beside, curves, histogram, smooth, whiskers
 from tasks.checkpoints import checkpoint_digest
@@ -73,9 +73,9 @@ def report(params: Params, data: Path, out: Path) -> Path:
     if shown is None:
         source = params.release.source
         raise ValueError(f"{data / 'clips' / source}: no such set; run `cinefab sample {source}` first")
+    shown, judged = _audited_release(params, data / "audit" / shown.name, shown)
     sources, filters = read_sources(data / "prepared"), read_filters(shown.decisions)
     outcome = read_benchmark(data / "benchmark")
-    judged = _judged(params, data / "audit" / shown.name, shown)
     control = _numbers(params, data / "control", "control.json")
     paths = Paths(params, shown, filters, data / "conditions", data / "audit" / shown.name, bool(judged and judged["refused"]))
     browse(params, shown, filters, paths, out)
@@ -158,12 +158,20 @@ def _audited(folder: Path, name: str, numbers: dict[str, Any]) -> tuple[Markup, 
     return Markup(chart), pairs
 
 
-def _judged(params: Params, folder: Path, shown: gallery.SyntheticSet) -> dict[str, Any] | None:
-    """What the audit says of the clips that are to be released; None if there is none of them."""
-    if not shown.kept or audit_of(folder, shown.store) is None:
-        return None
-    rows = {row.clip_id: row for row in read_table(folder / "audit.parquet", AuditRecord)}
-    return judge_release(params.audit, [rows[shown.provenance[row].clip_id] for row in shown.kept])
+def _audited_release(params: Params, folder: Path,
+                     shown: gallery.SyntheticSet) -> tuple[gallery.SyntheticSet, dict[str, Any] | None]:
+    """The set without the near copies that are withheld, and what the audit says of its accepted clips; None without one."""
+    found = audit_of(folder, shown.store)
+    if not shown.kept or found is None:
+        return shown, None
+    by_id = {row.clip_id: row for row in read_table(folder / "audit.parquet", AuditRecord)}
+    rows = [by_id[shown.provenance[row].clip_id] for row in shown.kept]
+    judged = judge_release(params.audit, rows)
+    if not judged["withheld"]:
+        return shown, judged
+    kept = [row for row, audited in zip(shown.kept, rows, strict=True) if not audited.near_copy]
+    decisions = [*shown.decisions, *audit_decisions(rows, found["threshold"]["value"])]
+    return replace(shown, decisions=decisions, kept=kept), judged
 
 
 def _to_be_released(shown: gallery.SyntheticSet, judged: dict[str, Any] | None) -> int:
@@ -226,8 +234,8 @@ def _steps(entry: dict[str, Any], path: str) -> list[str]:
 
 
 def _yaml(params: Params) -> str:
-    """All parameters that a run depends on; of an absolute path only the last part, since the page is sent around."""
-    tree = params.model_dump(mode="json", exclude={"repeats"})
+    """All parameters that a result depends on; of an absolute path only the last part, since the page is sent around."""
+    tree = params.model_dump(mode="json", exclude={"repeats", "schedule", "engine"})
     return yaml.safe_dump(_without_folders(tree), sort_keys=False, allow_unicode=True)
 
 
@@ -265,9 +273,6 @@ def _synthetic_steps(params: Params, data: Path, shown: gallery.SyntheticSet, fi
         steps.append(Step(f"dropped by {one.name}", one.dropped, one.dropped / longest, note, minor=True))
     left = len(shown.kept)
     steps.append(Step("kept", left, left / longest, f"{left / max(1, sampled):.0%} of those sampled"))
-    if judged:
-        note = f"of them; more than {judged['most']:.1%} and the release is refused"
-        steps.append(Step("near copies", judged["copies"], judged["copies"] / longest, note, minor=True))
     number = _to_be_released(shown, judged)
     steps.append(Step("to be released", number, number / longest, f"{params.release.name} {params.release.version}"))
     return steps

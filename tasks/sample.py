@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,14 +22,22 @@ from models.generators import ClipGenerator, build
 from models.seeding import derive_seed
 from tasks.checkpoints import checkpoint_digest, load_checkpoint
 from tasks.condition import STORE
-from tasks.fingerprint import fingerprint, params_digest
+from tasks.fingerprint import code_digest, fingerprint, params_digest
 from tasks.params import SampleParams
 from tasks.records import ConditionRecord, PlanRecord, ProvenanceRecord
-from tasks.store import ArraySpec, ClipStore, clip_digest
-from tasks.tables import read_json, read_table, write_json, write_table
+from tasks.store import ArraySpec, ClipStore, clip_digest, read_layout
+from tasks.tables import checksum_of, read_json, read_table, write_json, write_table
 
 logger = logging.getLogger(__name__)
 Arrays = dict[str, NDArray[np.uint8]]
+
+
+@dataclass(frozen=True)
+class Made:
+    """What one shard took: clips made now, none if it was there already, and the seconds of them inside the generator."""
+
+    clips: int
+    model_seconds: float
 
 
 def plan_shards(sample: SampleParams, seed: int, checkpoint: Path, conditions: Path, out: Path,
@@ -78,7 +87,7 @@ def plan_shards(sample: SampleParams, seed: int, checkpoint: Path, conditions: P
     if basis is None:
         (out / "rounds.json").unlink(missing_ok=True)  # of other parameters
     write_table(out / "plan.parquet", plan, PlanRecord)
-    write_json(out / "plan.json", {**header, "fingerprint": mark, "clips": len(plan)})
+    write_json(out / "plan.json", {**header, "fingerprint": mark, "code": code_digest(), "clips": len(plan)})
     return sorted({record.shard for record in plan} - store.done())
 
 
@@ -105,16 +114,23 @@ def _by_class(bank: Sequence[ConditionRecord], rounds: Sequence[Mapping[str, int
                 yield own[label][place], draw
 
 
-def sample_shard(shard: int, checkpoint: Path, conditions: Path, out: Path, device: str = "cpu") -> int:
-    """Sample one shard of the plan and commit it; returns the number of clips."""
+def sample_shard(shard: int, checkpoint: Path, conditions: Path, out: Path, device: str = "cpu") -> Made:
+    """Sample one shard of the plan and commit it, unless it is there.
+
+    Raises:
+        ValueError: if other code planned it: on another machine, or before an edit.
+    """
     header = read_json(out / "plan.json")
-    plan = [record for record in read_table(out / "plan.parquet", PlanRecord) if record.shard == shard]
+    if header["code"] != code_digest():
+        raise ValueError(f"{out / 'plan.json'}: was planned by code {header['code']}, but this process runs {code_digest()}; "
+                         "give workers the same checkout, or run the stage again")
     store = ClipStore.resume(out / "clips.zarr", header["fingerprint"])
-    if shard in store.done():
-        return len(plan)
-    arrays = _sample(plan, header, checkpoint, conditions, device)
+    if store.has(shard):
+        return Made(0, 0.0)
+    plan = read_table(out / "plan.parquet", PlanRecord, range(shard * store.shard_clips, (shard + 1) * store.shard_clips))
+    arrays, seconds = _sample(plan, header, checkpoint, conditions, device)
     store.write_shard(shard, [record.clip_id for record in plan], arrays)
-    return len(plan)
+    return Made(len(plan), seconds)
 
 
 def finish(name: str, conditions: Path, checkpoint: Path, out: Path) -> int:
@@ -174,29 +190,32 @@ def resample(record: ProvenanceRecord, checkpoint: Path, conditions: Path, devic
     }
     row = bank.index(record.condition_id)
     plan = [PlanRecord(record.clip_id, record.label, record.text, record.condition_id, row, record.draw, record.seed, 0)]
-    arrays = _sample(plan, header, checkpoint, conditions, device)
+    arrays, _ = _sample(plan, header, checkpoint, conditions, device)
     return arrays, clip_digest({name: values[0] for name, values in arrays.items()}) == record.digest
 
 
-def _sample(plan: Sequence[PlanRecord], header: dict[str, Any], checkpoint: Path, conditions: Path, device: str) -> Arrays:
-    """Frames and masks of these clips, in batches of exactly `batch_clips`.
+def _sample(plan: Sequence[PlanRecord], header: dict[str, Any], checkpoint: Path, conditions: Path,
+            device: str) -> tuple[Arrays, float]:
+    """Frames and masks of these clips, in batches of exactly `batch_clips`, and the seconds inside the generator.
 
     The last batch is filled up with its own first clip: kernels choose their blocking by batch size, so only equal
     batch sizes give equal bits, and `resample` of one clip must give the bits it had among others.
     """
     generator, sampling = _generator(checkpoint, header["checkpoint_digest"], device), _sampling(header)
-    bank = ClipStore.open(conditions / STORE)
+    bank = _bank(conditions / STORE, checksum_of(read_layout(conditions / STORE)))
     size = header["batch_clips"]
-    frames, masks = [], []
+    frames, masks, seconds = [], [], 0.0
     for start in range(0, len(plan), size):
         batch = list(plan[start : start + size])
         padded = batch + [batch[0]] * (size - len(batch))
         condition = _condition(bank, padded)
-        clips = generator.sample(condition, [record.seed for record in padded], sampling, device)
+        began = time.perf_counter()
+        clips = generator.sample(condition, [record.seed for record in padded], sampling, device)  # on the CPU: it has ended
+        seconds += time.perf_counter() - began
         frames.append(to_uint8(clips.frames[: len(batch)]).movedim(2, -1).contiguous().numpy())  # (B, T, H, W, C)
         masks.append(condition.masks[: len(batch)].numpy())
         logger.info("%d of %d clips of the shard", start + len(batch), len(plan))
-    return {"frames": np.concatenate(frames), "masks": np.concatenate(masks)}
+    return {"frames": np.concatenate(frames), "masks": np.concatenate(masks)}, seconds
 
 
 def _sampling(header: dict[str, Any]) -> Any:
@@ -211,6 +230,12 @@ def _generator(checkpoint: Path, digest: str, device: str) -> ClipGenerator:
     """
     loaded = load_checkpoint(checkpoint)
     return build(loaded.kind, loaded.params, loaded)
+
+
+@lru_cache(maxsize=2)
+def _bank(path: Path, layout: str) -> ClipStore:
+    """The condition bank, opened once a process: that reads as many records as it has shards. `layout` tells banks apart."""
+    return ClipStore.open(path)
 
 
 def _condition(bank: ClipStore, plan: Sequence[PlanRecord]) -> Condition:

@@ -161,7 +161,7 @@ class ClipStore:
 
     def done(self) -> set[int]:
         """Shards that need not be written again: a whole record of this fingerprint, files as long as their index says."""
-        return {shard for shard in commits.recorded_shards(self.path) if self._exists(shard)}
+        return {shard for shard in commits.recorded_shards(self.path) if self.has(shard)}
 
     def write_shard(self, shard: int, ids: Sequence[str], arrays: Arrays) -> ShardRecord:
         """Commit one shard, whole. All shards but the last are full. Writers of different shards do not disturb each other.
@@ -175,19 +175,35 @@ class ClipStore:
             ValueError: if number, names, shapes or dtypes are not the store's, or an id occurs twice.
         """
         self._check_shard(shard, ids, arrays)
-        commits.remove_record(self.path, shard)  # first, so that no moment has the old record beside new files
-        files: dict[str, str] = {}
-        for name, spec in self.arrays.items():
-            target = self._readers[name].path(shard)
-            content = _encode(arrays[name], spec, self.shard_clips)
-            atomic_write(target, content)
-            files[target.relative_to(self.path).as_posix()] = hashlib.sha256(content).hexdigest()
-            self._readers[name].forget(shard)
+        names = self._names(shard)
+        contents = {file: _encode(arrays[name], self.arrays[name], self.shard_clips) for file, name in names.items()}
         digests = [clip_digest({name: arrays[name][row] for name in arrays}) for row in range(len(ids))]
-        record = ShardRecord(shard, self.fingerprint, list(ids), digests, files)
+        return self._commit(ShardRecord(shard, self.fingerprint, list(ids), digests, _digests(contents)), contents)
+
+    def adopt(self, record: ShardRecord, contents: Mapping[str, bytes]) -> None:
+        """Commit a shard that another store of this layout and fingerprint has: its record, and its files' bytes by name.
+
+        Raises:
+            ValueError: if the bytes are not those of the record, or it is of another store.
+        """
+        ours = record.fingerprint == self.fingerprint and set(record.files) == set(self._names(record.shard))
+        if not ours or _digests(contents) != record.files:
+            raise ValueError(f"{self.path}: shard {record.shard} did not arrive as its record says; make it again")
+        self._commit(record, contents)
+
+    def _commit(self, record: ShardRecord, contents: Mapping[str, bytes]) -> ShardRecord:
+        commits.remove_record(self.path, record.shard)  # first, so that no moment has the old record beside new files
+        for name, content in contents.items():
+            atomic_write(self.path / name, content)
+        for reader in self._readers.values():
+            reader.forget(record.shard)
         commits.write_record(self.path, record)
-        self._records[shard], self._all_ids = record, None
+        self._records[record.shard], self._all_ids = record, None
         return record
+
+    def _names(self, shard: int) -> dict[str, str]:
+        """Array by name of the shard's file, inside the store."""
+        return {path.relative_to(self.path).as_posix(): name for name, path in self.files(shard).items()}
 
     def finish(self, clips: int) -> None:
         """Give the arrays their length; from now on the store can be opened. Doing it again changes nothing.
@@ -260,7 +276,7 @@ class ClipStore:
         """The file of this shard in each array, there or not."""
         return {name: reader.path(shard) for name, reader in self._readers.items()}
 
-    def _exists(self, shard: int) -> bool:
+    def has(self, shard: int) -> bool:
         """Whether this shard counts; cheap, as its bytes are not hashed."""
         try:
             self.record(shard)
@@ -309,6 +325,10 @@ def plain_array(where: str, files: AbstractFileSystem | None = None) -> PlainArr
     """
     asynchronous = None if files is None else AsyncFileSystemWrapper(files, asynchronous=True)
     return zarr.open_array(where if asynchronous is None else FsspecStore(asynchronous, read_only=True, path=where), mode="r")
+
+
+def _digests(contents: Mapping[str, bytes]) -> dict[str, str]:
+    return {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
 
 
 def _encode(values: NDArray[Any], spec: ArraySpec, shard_clips: int) -> bytes:

@@ -20,6 +20,9 @@ import pyarrow.parquet as pq
 PARTIAL = ".partial"
 """How the name of an unfinished file or folder ends; DVC ignores them, their writers sweep them."""
 
+ROWS_TOGETHER = 2**16
+"""Rows of a table's row group: whoever wants a few rows of millions decodes these alone."""
+
 Row = TypeVar("Row")
 _SCALARS: dict[Any, pa.DataType] = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
 
@@ -159,19 +162,20 @@ def write_table(path: Path, rows: Sequence[Row], cls: type[Row]) -> None:
     table = pa.Table.from_arrays(columns, schema=schema)
     _check_values(path, table, cls)
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", version="2.6")
+    pq.write_table(table, sink, compression="zstd", version="2.6", row_group_size=ROWS_TOGETHER)
     atomic_write(path, sink.getvalue().to_pybytes())
 
 
-def read_table(path: Path, cls: type[Row]) -> list[Row]:
-    """The rows of a table that `write_table` wrote.
+def read_table(path: Path, cls: type[Row], rows: range | None = None) -> list[Row]:
+    """The rows of a table that `write_table` wrote; all of them, or those of `rows` that there are.
 
     Raises:
         ValueError: naming the file, if it is missing, not Parquet, or has other columns than the dataclass.
     """
     schema = schema_of(cls)
     try:
-        table = pq.ParquetFile(path).read()
+        file = pq.ParquetFile(path)
+        table = file.read() if rows is None else _some(file, rows)
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file; run the stage that makes it") from None
     except (pa.ArrowException, OSError) as error:
@@ -181,6 +185,19 @@ def read_table(path: Path, cls: type[Row]) -> list[Row]:
     _check_values(path, table, cls)
     columns = {name: table.column(name).to_pylist() for name in schema.names}
     return [cls(**dict(zip(columns, values, strict=True))) for values in zip(*columns.values(), strict=True)]
+
+
+def _some(file: pq.ParquetFile, rows: range) -> pa.Table:
+    """These rows, out of the row groups that hold them."""
+    wanted, skipped, first = [], 0, 0
+    for number in range(file.num_row_groups):
+        last = first + file.metadata.row_group(number).num_rows
+        if last <= rows.start:
+            skipped = last
+        elif first < rows.stop:
+            wanted.append(number)
+        first = last
+    return file.read_row_groups(wanted).slice(rows.start - skipped, len(rows))
 
 
 def _check_values(path: Path, table: pa.Table, cls: type) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from models import plugin
 from models.clip import DescribedClips
 from models.generators import Checkpoint, build
+from models.processes import together
 from models.seeding import derive_seed
 from tasks.checkpoints import FolderStates, checkpoint_digest, is_done, save_checkpoint
 from tasks.described import Described
@@ -65,13 +66,17 @@ def _train(what: tuple[str, str], entry: Entry, seed: int, prepared: Path, out: 
                for path in sorted(folder.rglob("*")) if path.is_file()]
     mark = fingerprint(*what, entry, seed, weights, ClipStore.open(prepared / "clips.zarr").digest,
                        file_digest(prepared / "manifest.parquet"))
-    states = FolderStates(out / ".state", mark)
-    if is_done(out, mark):
-        states.clear()  # killed between the two lines at the end
-        return checkpoint_digest(out)
-    clips, trained_on = training_clips(prepared)
-    checkpoint = fit(clips, states, derive_seed(seed, *what))
-    trained_on["scaling"] = read_json(prepared / "summary.json")["scaling"]
-    digest = save_checkpoint(out, checkpoint, fingerprint=mark, trained_on=trained_on)
-    states.clear()
-    return digest
+    states, processes = FolderStates(out / ".state", mark), together()
+    done = is_done(out, mark)
+    processes.wait_for_everyone()  # all processes look before one writes
+    if not done:
+        clips, trained_on = training_clips(prepared)
+        checkpoint = fit(clips, states, derive_seed(seed, *what))
+        trained_on["scaling"] = read_json(prepared / "summary.json")["scaling"]
+        processes.wait_for_everyone()  # nobody reads a state any more
+        if processes.is_main_process:
+            save_checkpoint(out, checkpoint, fingerprint=mark, trained_on=trained_on)
+    if processes.is_main_process:
+        states.clear()  # here too if it was done: killed between this line and the one before
+    processes.wait_for_everyone()
+    return checkpoint_digest(out)

@@ -6,6 +6,7 @@ import ast
 import inspect
 from pathlib import Path
 
+import pytest
 import yaml
 from typer.main import get_command
 
@@ -56,7 +57,8 @@ def test_a_repeat_runs_every_stage() -> None:
 
 def test_every_parameter_belongs_to_a_stage() -> None:
     named = {key.split(".")[0] for stage in STAGES.values() for key in stage.get("do", stage)["params"]}
-    assert named | {"repeats", "schedule"} == set(Params.model_fields)  # `cinefab repeat` and `serve` are no stages of one line
+    # `cinefab repeat` and `serve` are no stages of one line, and the engine changes no result
+    assert named | {"repeats", "schedule", "engine"} == set(Params.model_fields)
 
 
 def test_every_code_dependency_exists() -> None:
@@ -64,3 +66,10 @@ def test_every_code_dependency_exists() -> None:
         for dep in stage.get("do", stage)["deps"]:
             if "$" not in dep and not dep.startswith("data/"):
                 assert (ROOT / dep).exists(), dep
+
+
+def test_a_line_works_on_a_disk() -> None:
+    """`Path` makes s3:/bucket of a URL, and the line would be written into a folder of that name."""
+    with pytest.raises(ValueError, match="--data: s3:/bucket/run is no folder"):
+        Layout(Path("s3://bucket/run"))
+    assert Layout(Path("/data/a:b/run")).prepared == Path("/data/a:b/run/prepared")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pytest
 import yaml
 import zarr
 from conftest import command, environment, tree_digest
@@ -26,6 +28,16 @@ def test_it_ends_with_a_release_and_a_report(line: Path) -> None:
     checked, problems = verify_tree(line / "data")
     assert checked >= 6
     assert problems == []
+
+
+def test_what_it_took_is_said_beside_the_outputs(line: Path) -> None:
+    """Two runs take different times, so no output of a stage may hold them."""
+    took = json.loads((line / "data" / "timing" / "sample" / "sfvd.json").read_text())
+    assert took["clips"] == 6 and took["shards"] == 3
+    assert took["model_seconds"] < took["wall_seconds"] * took["workers"]
+    assert took["overhead"] == pytest.approx(1 - took["model_seconds"] / (took["workers"] * took["wall_seconds"]))
+    assert json.loads((line / "data" / "timing" / "curate" / "sfvd.json").read_text())["clips"] == 6
+    assert "timing" not in (line / "dvc.lock").read_text()
 
 
 def test_a_second_time_does_nothing(line: Path, api: str) -> None:

@@ -193,9 +193,9 @@ def test_the_path_says_which_training_clip_is_likest(line: tuple[Path, Params]) 
     for row in compared:
         step = paths.of(shown.row(row.clip_id)).steps[-2]
         verdict = "a near copy" if row.near_copy else "no near copy"
-        nearest = f"training clip {str(row.nearest)[:8]} of patient {row.patient}, correlation {row.similarity:.3f};"
+        nearest = f"training clip {str(row.nearest)[:8]} of patient {row.patient}: correlation {row.similarity:.3f}, "
         assert nearest in step.lines[0]
-        assert step.lines[0].endswith(f"from {threshold:.3f} on it were a near copy: {verdict}.")
+        assert step.lines[0].endswith(f"from {threshold:.3f} on: {verdict}.")
     write_json(data / "audit" / "sfvd" / "audit.json", {"clips_digest": "of clips sampled before"})
     assert all(step.title != "Audit" for step in opened(data, tree)[1].of(0).steps)
 

@@ -43,6 +43,9 @@ def setting(path: str, value: Any) -> Edit:
         (setting("benchmark.arms.mixed.synthetic", "who"), "benchmark.arms.mixed.synthetic: 'who' is not among samples"),
         (setting("benchmark.arms.mixed", {"geometric": True}), "an arm needs real"),
         (setting("release.source", "who"), "release.source: 'who' is not among samples"),
+        (setting("engine", {"processes": 2}), "processes: 2 cannot share out 1 batches; .* every training of generators.sfvd"),
+        (setting("engine", {"kind": "ray"}), "engine.kind: Input should be 'threads' or 'dask'"),
+        (setting("engine", {"address": "tcp://host:8786"}), "engine: .*address: of kind: dask alone"),
     ],
 )
 def test_a_wrong_value_is_named(tmp_path: Path, edit: Edit, message: str) -> None:

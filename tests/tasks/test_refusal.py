@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 import tiny_line
+from hypothesis import given
+from hypothesis import strategies as st
 
+from tasks.audit import judge_release
 from tasks.params import AuditParams
-from tasks.records import AuditRecord, ConditionRecord, ProvenanceRecord
+from tasks.records import AuditRecord, ConditionRecord, Decision, ProvenanceRecord
 from tasks.release import RefusedError, release
 from tasks.report import report
 from tasks.tables import read_json, read_table, write_json, write_table
@@ -46,42 +49,65 @@ def planted(line: Path, data: Path, copies: int) -> Path:
 
 
 def test_a_release_of_copies_is_refused_in_one_line_and_has_a_report(line: Path, tmp_path: Path) -> None:
-    data = planted(line, tmp_path / "data", 2)
-    message = r"2 of 7 accepted clips of 'sfvd' \(28\.6%\) .*audit\.most \(5\.0%\).*audit\.refuse: false"
+    data = planted(line, tmp_path / "data", 4)
+    message = r"4 of 7 accepted clips of 'sfvd' \(57\.1%\) .*audit\.most \(5\.0%\).*audit\.refuse: false"
     with pytest.raises(RefusedError, match=message) as caught:
         released(data, AuditParams())
     assert "\n" not in str(caught.value)
     page = reported(data, AuditParams())
-    assert "2 of 7 accepted clips are near copies" in page and "The release is refused." in page
+    assert "4 of 7 accepted clips are near copies" in page and "The release is refused." in page
     assert "<dt>clips to be released</dt><dd>0</dd>" in page
 
 
 def test_a_release_that_is_refused_later_is_withdrawn(line: Path, tmp_path: Path) -> None:
-    data = planted(line, tmp_path / "data", 2)
-    released(data, AuditParams(most=0.5))
+    data = planted(line, tmp_path / "data", 4)
+    released(data, AuditParams(most=0.9))
     assert (data / "release" / "release.json").exists()
     with pytest.raises(RefusedError):
         released(data, AuditParams())
     assert not (data / "release" / "release.json").exists()
 
 
+def test_a_near_copy_is_withheld_with_its_reason(line: Path, tmp_path: Path) -> None:
+    """One of seven proves nothing of the generator, and is not given away all the same."""
+    data = planted(line, tmp_path / "data", 1)
+    facts = released(data, AuditParams())
+    gone = read_table(data / "clips" / "sfvd" / "provenance.parquet", ProvenanceRecord)[tiny_line.KEPT[0]].clip_id
+    assert facts["audit"]["withheld"] == 1 and facts["counts"]["clips"] == 6 and facts["counts"]["dropped"] == 4
+    folder = data / "release"
+    assert gone not in {row.clip_id for row in read_table(folder / "provenance.parquet", ProvenanceRecord)}
+    assert not any(row.near_copy for row in read_table(folder / "audit.parquet", AuditRecord))
+    said = [row for row in read_table(folder / "decisions.parquet", Decision) if row.clip_id == gone and not row.keep]
+    assert [row.filter for row in said] == ["audit"] and "more like a training clip" in said[0].reason
+    assert "and not released; the benchmark below was trained on them as well" in (folder / "README.md").read_text()
+    page = reported(data, AuditParams())
+    assert "<dt>clips to be released</dt><dd>6</dd>" in page and "dropped by audit" in page
+    assert 'class="verdict refused"' not in page
+
+
 def test_a_release_of_copies_that_was_wanted_says_so(line: Path, tmp_path: Path) -> None:
-    data = planted(line, tmp_path / "data", 2)
+    data = planted(line, tmp_path / "data", 4)
     facts = released(data, AuditParams(refuse=False))
-    assert facts["audit"]["above"] and (facts["audit"]["copies"], facts["audit"]["clips"]) == (2, 7)
+    assert facts["audit"]["above"] and (facts["audit"]["copies"], facts["audit"]["clips"]) == (4, 7)
     card = (data / "release" / "README.md").read_text()
-    assert "released all the same, as `audit.refuse: false` asked" in card and "2 (28.6 %" in card
+    assert "released all the same, as `audit.refuse: false` asked" in card and "4 (57.1 %" in card
     kept = read_table(data / "release" / "audit.parquet", AuditRecord)
-    assert [one.near_copy for one in kept] == [True] * 2 + [False] * 5
+    assert [one.near_copy for one in kept] == [True] * 4 + [False] * 3
     page = reported(data, AuditParams(refuse=False))
     assert "It is released all the same" in page and "<dt>clips to be released</dt><dd>7</dd>" in page
 
 
-def test_a_release_with_few_copies_is_made(line: Path, tmp_path: Path) -> None:
-    data = planted(line, tmp_path / "data", 1)
-    assert not released(data, AuditParams(most=1 / 7))["audit"]["above"]
-    assert "released all the same" not in (data / "release" / "README.md").read_text()
-    assert 'class="verdict refused"' not in reported(data, AuditParams(most=1 / 7))
+@given(copies=st.integers(0, 40), clips=st.integers(1, 40))
+def test_refused_is_what_holds_more_than_most_beyond_doubt(copies: int, clips: int) -> None:
+    """Of independent clips, as Wilson's interval or the bootstrap's says; no more copies can make it pass."""
+    copies = min(copies, clips)
+    rows = [AuditRecord(f"{row}", f"{row}", "n", "p", 0.5, "h", 0.5, 1.0, None, None, row < copies) for row in range(clips)]
+    judged = judge_release(AuditParams(), rows)
+    assert judged["refused"] == (judged["low"] > 0.05) and judged["withheld"] == copies
+    if copies == clips:
+        assert judged["refused"]
+    if copies <= 0.05 * clips:
+        assert not judged["refused"]
 
 
 @pytest.mark.parametrize("how", ["none", "of other clips"])

@@ -19,7 +19,7 @@ from models.trainer import TrainParams
 from tasks.charts import curves, histogram, smooth, whiskers
 from tasks.class_comparisons import conclude
 from tasks.feature_map import feature_map
-from tasks.params import ArmParams, BenchmarkParams, ClassifierParams, ControlParams, Params
+from tasks.params import ArmParams, BenchmarkParams, ClassifierParams, ControlParams, EngineParams, Params
 from tasks.records import ClassificationRecord, Decision
 from tasks.release import release
 from tasks.report import report
@@ -202,9 +202,10 @@ def test_what_was_asked_names_no_folder_of_this_machine(made: tuple[Path, Params
 
 
 def test_the_same_run_gives_the_same_bytes(line: tuple[Path, Params], made: tuple[Path, Params]) -> None:
+    """Wherever its work was done."""
     data, tree = line
     shutil.rmtree(data / "reports")
-    report(tree, data, data / "reports")
+    report(tree.model_copy(update={"engine": EngineParams(kind="dask", workers=7)}), data, data / "reports")
     for name in ("report.html", "clips.webp", "metrics.json", "params.yaml"):
         assert (data / "reports" / name).read_bytes() == (made[0] / "reports" / name).read_bytes()
 
@@ -237,13 +238,14 @@ def test_measures_of_clips_come_with_intervals_directions_and_doubts(line: tuple
             "metrics": {"kid": cell, "frechet": {**cell, "low": None, "flags": ["few & odd", "no yardstick"]}}}
     write_json(data / "control" / "sfvd" / "distribution.json", {"random3d (seed 0)": seen})
     page = Page(report(tree, data, data / "reports").read_text())
-    assert ("frame change; 10 clips of 4 frames against 30 0.125 [0.100, 0.150] 0.250 0.200 to 0.300 50 % w few <conditions>"
-            in page.text)
-    assert "DS, SSIM; 10 clips of 4 frames n/a n/a n/a lower is better alike" in page.text
-    assert "OS, SSIM; 10 clips of 4 frames against 30 0.500 0.250 n/a lower is better alike" in page.text
-    assert "random3d (seed 0); 10 clips of 4 frames against 30 kid 0.500 [0.400, 0.625] n/a lower is nearer kernels " in (
-        page.text)
-    assert "frechet 0.500 n/a lower is nearer kernels few & odd; no yardstick" in page.text
+    assert "sfvd 10 clips of 4 frames against 30 measure" in page.text
+    assert "frame change w Doubtful: few <conditions>. 0.125 [0.100, 0.150] 0.250 0.200 to 0.300 50 %" in page.text
+    assert "sfvd 10 clips of 4 frames; SSIM metric" in page.text
+    assert "DS alike n/a n/a n/a lower is better" in page.text
+    assert "OS, against 30 training clips alike 0.500 0.250 n/a lower is better" in page.text
+    assert "sfvd 10 clips of 4 frames against 30, seen by random3d (seed 0) metric" in page.text
+    assert "kid kernels 0.500 [0.400, 0.625] n/a lower is nearer" in page.text
+    assert "frechet kernels Doubtful: few & odd; no yardstick. 0.500 n/a lower is nearer" in page.text
 
 
 def test_an_audit_of_other_clips_is_not_shown(line: tuple[Path, Params]) -> None:

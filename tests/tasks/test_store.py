@@ -11,7 +11,7 @@ import textwrap
 import threading
 import warnings
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -392,6 +392,25 @@ def test_a_swapped_shard_is_found(tmp_path: Path, whole: Path) -> None:
     for name in ("commits/00000.json", "frames/c.0.0.0.0.0", "masks/c.0.0.0.0"):
         shutil.copy(other / name, path / name)
     assert any("digest" in problem for problem in verify(path))
+
+
+def test_a_shard_of_another_place_is_adopted_whole_or_not_at_all(whole: Path, tmp_path: Path) -> None:
+    source, path = ClipStore.open(whole), tmp_path / "clips.zarr"
+    store = ClipStore.create(path, SPECS, 4, "f")
+    for shard in range(3):
+        record = source.record(shard)
+        contents = {name: (whole / name).read_bytes() for name in record.files}
+        name = next(iter(contents))
+        for wrong in ({**contents, name: contents[name] + b"x"}, {name: contents[name]}, {**contents, "../stray": b""}):
+            with pytest.raises(ValueError, match=f"shard {shard} did not arrive as its record says"):
+                store.adopt(record, wrong)
+        for other in (replace(record, fingerprint="g"), replace(record, shard=7), replace(record, files={"../stray": "0"})):
+            with pytest.raises(ValueError, match="did not arrive"):
+                store.adopt(other, contents)
+        assert store.done() == set(range(shard))
+        store.adopt(record, contents)
+    store.finish(10)
+    assert tree(path) == tree(whole) and not (tmp_path / "stray").exists()
 
 
 # ---- kills

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks import records
+from tasks import records, tables
 from tasks.tables import (
     atomic_path,
     atomic_write,
@@ -72,6 +72,30 @@ def test_rows_come_back_and_equal_rows_give_equal_bytes(tmp_path_factory: pytest
     assert read_table(folder / "a.parquet", Every) == rows
     assert file_digest(folder / "a.parquet") == file_digest(folder / "b.parquet")
     assert pq.read_table(folder / "a.parquet").column_names == list(schema_of(Every).names)  # opened by pyarrow alone
+
+
+@settings(max_examples=60, deadline=None)
+@given(total=st.integers(0, 12), start=st.integers(0, 14), length=st.integers(0, 9))
+def test_some_rows_are_those_of_all(tmp_path_factory: pytest.TempPathFactory, total: int, start: int, length: int) -> None:
+    rows, path = [Fewer(str(number)) for number in range(total)], tmp_path_factory.mktemp("tables") / "a.parquet"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tables, "ROWS_TOGETHER", 4)
+        write_table(path, rows, Fewer)
+    assert read_table(path, Fewer, range(start, start + length)) == rows[start : start + length]
+    assert pq.ParquetFile(path).num_row_groups == max(1, -(-total // 4))
+
+
+def test_rows_of_others_are_not_decoded(tmp_path: Path) -> None:
+    """A shard's rows of a plan of millions cost what the shard costs."""
+    rows = [records.ScoreRecord("x" * 30, "f", number / 7) for number in range(tables.ROWS_TOGETHER + 2)]
+    write_table(tmp_path / "a.parquet", rows, records.ScoreRecord)
+    content = bytearray((tmp_path / "a.parquet").read_bytes())
+    first = pq.ParquetFile(tmp_path / "a.parquet").metadata.row_group(0).column(2)
+    content[first.data_page_offset : first.data_page_offset + 99] = bytes(99)
+    (tmp_path / "a.parquet").write_bytes(content)
+    assert read_table(tmp_path / "a.parquet", records.ScoreRecord, range(len(rows) - 2, len(rows))) == rows[-2:]
+    with pytest.raises(ValueError, match=r"a\.parquet: not a readable Parquet file"):
+        read_table(tmp_path / "a.parquet", records.ScoreRecord, range(2))
 
 
 def test_nan_is_kept(tmp_path: Path) -> None:
