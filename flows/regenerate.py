@@ -36,19 +36,22 @@ from tasks.release import RefusedError
 from tasks.schedule import missed
 
 NAME = "regenerate"
+MISSED = "Missed"
+"""The state of runs that were due while nobody served."""
 PARAMS = Path("params.yaml")
 
 
 def report(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """Hook of runs that failed, were refused or crashed; Prefect passes these three by name."""
-    tell(flow_run.parameters.get("notify"), f"{flow.name} {flow_run.name}: {state.name}", state.message or "")
+    subject = f"{Path.cwd().name}: {flow.name} of {flow_run.expected_start_time:%Y-%m-%d %H:%M %Z}: {state.name}"
+    tell(flow_run.parameters.get("notify"), subject, state.message or "")
 
 
-def _name() -> str:
-    return f"{NAME} {this_run.scheduled_start_time:%Y-%m-%d %H:%M}"
+def due() -> str:
+    return f"{NAME} {this_run.scheduled_start_time:%Y-%m-%d %H:%M %Z}"
 
 
-@prefect_flow(name=NAME, flow_run_name=_name, on_failure=[report], on_crashed=[report])
+@prefect_flow(name=NAME, flow_run_name=due, on_failure=[report], on_crashed=[report])
 def regenerate(notify: str | None = None) -> State[Any]:
     """Args:
         notify: a notification block of Prefect, type/name, told of what goes wrong. A parameter, as params.yaml itself may be
@@ -109,7 +112,10 @@ def missed_until(schedule: ScheduleParams, now: datetime) -> str | None:
     with get_client(sync_client=True) as client:
         runs = client.read_flow_runs(
             flow_filter=filters.FlowFilter(name=filters.FlowFilterName(any_=[NAME])),
-            flow_run_filter=filters.FlowRunFilter(start_time=filters.FlowRunFilterStartTime(is_null_=False)),
+            flow_run_filter=filters.FlowRunFilter(
+                start_time=filters.FlowRunFilterStartTime(is_null_=False),
+                state=filters.FlowRunFilterState(name=filters.FlowRunFilterStateName(not_any_=[MISSED])),
+            ),
             sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=2,
         )
     due = [run.expected_start_time for run in runs if str(run.id) != this_run.id and run.expected_start_time]

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from tasks.profiles import apply_profiles
+from tasks.release import ReleasedClip
+from tasks.tables import write_table
 
 ROOT = Path(__file__).parents[2]
 
@@ -64,6 +70,32 @@ def checkout(folder: Path, *profiles: str) -> Path:
     return folder
 
 
+def git(folder: Path, *words: str) -> str:
+    return subprocess.run(["git", *words], cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def commit(folder: Path) -> None:
+    """The whole checkout, with a folder beside it as DVC's remote."""
+    git(folder, "config", "user.name", "a")
+    git(folder, "config", "user.email", "a@b")
+    dvc = Path(sys.executable).parent / "dvc"
+    subprocess.run([dvc, "remote", "add", "--quiet", "--default", "store", folder.parent / "store"], cwd=folder, check=True)
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--message", "start")
+
+
+def small_checkout(folder: Path) -> Path:
+    """As `checkout`, but with stages that take no time, of `small_line.yaml`; for 6 to 8 clips of `sfvd`."""
+    checkout(folder)
+    shutil.copy(Path(__file__).parent / "small_stage.py", folder)
+    shutil.copy(Path(__file__).parent / "small_line.yaml", folder / "dvc.yaml")
+    (folder / "page.txt").write_text("a page")
+    for count in (6, 7, 8):
+        rows = [ReleasedClip(f"clip{row}", "c", ["p"], "sfvd", None, "", [], 4, 16, 16, f"{row:032x}") for row in range(count)]
+        write_table(folder / "manifests" / f"{count}.parquet", rows, ReleasedClip)
+    return folder
+
+
 def environment(api: str) -> dict[str, str]:
     """What `make` gives its commands: this interpreter first, one thread so that parallel tests do not fight, the server."""
     return {
@@ -82,6 +114,37 @@ def talking_to(api: str) -> Iterator[None]:
         yield
         APILogWorker.drain_all(timeout=10)
         EventsWorker.drain_all(timeout=10)
+
+
+class Webhook:
+    """A web server, and what arrives at it when Prefect's block custom-webhook/ops sends something."""
+
+    def __init__(self) -> None:
+        arrived: list[dict[str, str]] = []
+
+        class Receiver(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                arrived.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None: ...
+
+        self.arrived, self.server = arrived, HTTPServer(("127.0.0.1", 0), Receiver)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def save_block(self) -> None:
+        """On the Prefect server that this process talks to."""
+        form = {"subject": "{{subject}}", "body": "{{body}}"}
+        url = f"http://127.0.0.1:{self.server.server_port}"
+        CustomWebhookNotificationBlock(name="ops", url=url, json_data=form).save("ops", overwrite=True)
+
+
+@pytest.fixture
+def webhook() -> Iterator[Webhook]:
+    own = Webhook()
+    yield own
+    own.server.shutdown()
 
 
 def tree_digest(folder: Path) -> dict[str, str]:

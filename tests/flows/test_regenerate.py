@@ -4,34 +4,24 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import checkout, talking_to
+from conftest import Webhook, commit, small_checkout, talking_to
 from prefect import State
-from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.schemas.objects import StateType
 
 from flows.processes import line_lock
 from flows.regenerate import regenerate
 from tasks.params import load_params
-from tasks.release import ReleasedClip
-from tasks.tables import write_table
+from tasks.repository import git
 
-HERE = Path(__file__).parent
 NAME = "fluoroscopy_phantom_synthetic"
-
-
-def git(*words: str) -> str:
-    return subprocess.run(["git", *words], check=True, capture_output=True, text=True).stdout.strip()
 
 
 def edit(old: str, new: str) -> None:
@@ -43,50 +33,17 @@ def edit(old: str, new: str) -> None:
 @pytest.fixture
 def small_line(tmp_path: Path, api: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A committed checkout whose stages take no time, with a folder as remote; it is the working directory."""
-    folder = checkout(tmp_path / "line")
-    shutil.copy(HERE / "small_stage.py", folder)
-    shutil.copy(HERE / "small_line.yaml", folder / "dvc.yaml")
-    (folder / "page.txt").write_text("a page")
-    for count in (6, 7):
-        rows = [ReleasedClip(f"clip{row}", "c", ["p"], "sfvd", None, "", [], 4, 16, 16, f"{row:032x}") for row in range(count)]
-        write_table(folder / "manifests" / f"{count}.parquet", rows, ReleasedClip)
+    folder = small_checkout(tmp_path / "line")
+    commit(folder)
     monkeypatch.chdir(folder)
     monkeypatch.setenv("PREFECT_API_URL", api)
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    subprocess.run(["dvc", "remote", "add", "--quiet", "--default", "store", str(tmp_path / "store")], check=True)
-    git("add", "--all")
-    git("-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "--message", "start")
-    git("config", "user.name", "a")
-    git("config", "user.email", "a@b")
     with talking_to(api):
         yield folder
 
 
 def run(notify: str | None = None) -> State[Any]:
     return regenerate(notify, return_state=True)
-
-
-@pytest.fixture
-def webhook(small_line: Path) -> Iterator[list[dict[str, str]]]:
-    """What arrives at a web server that the block custom-webhook/ops posts to."""
-    arrived: list[dict[str, str]] = []
-
-    class Receiver(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            arrived.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None: ...
-
-    server = HTTPServer(("127.0.0.1", 0), Receiver)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    block = CustomWebhookNotificationBlock(
-        name="ops", url=f"http://127.0.0.1:{server.server_port}", json_data={"subject": "{{subject}}", "body": "{{body}}"}
-    )
-    block.save("ops", overwrite=True)
-    yield arrived
-    server.shutdown()
 
 
 def test_versions(small_line: Path, tmp_path: Path) -> None:
@@ -115,19 +72,20 @@ def test_versions(small_line: Path, tmp_path: Path) -> None:
     assert json.loads((clone / "data" / "release" / "release.json").read_text())["counts"]["clips"] == 6
 
 
-def test_what_is_refused_or_fails_is_no_version_and_told(small_line: Path, webhook: list[dict[str, str]]) -> None:
+def test_what_is_refused_or_fails_is_no_version_and_told(small_line: Path, webhook: Webhook) -> None:
+    webhook.save_block()
     edit("audit: {most: 0.05", "audit: {most: 0.0")
     refused = run("custom-webhook/ops")
     assert (refused.name, refused.message) == ("Refused", "audit: 3 of 4 accepted clips are near copies")
     assert refused.is_failed()
-    assert webhook[0]["body"] == refused.message and webhook[0]["subject"].endswith("Refused")
+    assert webhook.arrived[0]["body"] == refused.message and webhook.arrived[0]["subject"].endswith("Refused")
 
     Path("page.txt").write_text("changed and not committed")
     Path("tasks/mine.py").write_text("")
     failed = run("custom-webhook/ops")
     assert failed.name == "Failed" and "page.txt, tasks/mine.py: not committed" in (failed.message or "")
-    assert "page.txt, tasks/mine.py" in webhook[1]["body"]
-    assert len(webhook) == 2 and git("tag") == "" and git("rev-list", "--count", "HEAD") == "1"
+    assert "page.txt, tasks/mine.py" in webhook.arrived[1]["body"]
+    assert len(webhook.arrived) == 2 and git("tag") == "" and git("rev-list", "--count", "HEAD") == "1"
 
 
 def test_nobody_works_on_the_line_at_the_same_time(small_line: Path) -> None:
