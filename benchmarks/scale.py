@@ -39,20 +39,21 @@ def page(results: Path) -> str:
 
 def rates(runs: dict[str, Any]) -> Iterator[str]:
     """What was measured, a row a set."""
-    yield from head("run", "set", "clip", "clips", "sampling, s a clip", "overhead", "filters, s a clip", "stored, kB a clip",
-                    "on")
+    yield from head("run", "set", "clip", "clips", "sampling, s a clip", "of CPU", "overhead", "filters, s a clip",
+                    "stored, kB a clip", "on")
     for run, name, sampled, curated in sets(runs):
         threads = f"{sampled['threads']} thread{'s' * (sampled['threads'] > 1)}"
         machine = f"{sampled['device'].upper()}, {threads}, load {sampled['load']} on {sampled['cores']} cores"
-        yield row(run, name, size(sampled["clip"]), sampled["clips"], f"{sampling(sampled):.2f}", f"{sampled['overhead']:.0%}",
-                  f"{filtering(curated):.3f}", f"{sampled['bytes_a_clip'] / 1e3:.1f}", machine)
+        yield row(run, name, size(sampled["clip"]), sampled["clips"], f"{sampled['model_seconds'] / sampled['clips']:.2f}",
+                  f"{sampling(sampled):.2f}", f"{sampled['overhead']:.0%}", f"{filtering(curated):.3f}",
+                  f"{sampled['bytes_a_clip'] / 1e3:.1f}", machine)
 
 
 def costs(runs: dict[str, Any]) -> Iterator[str]:
     """One table a run, of its largest set."""
     for run, name, sampled, curated in largest_sets(runs):
         lines = [f"**{run}**, set {name}: {size(sampled['clip'])}, {sampled['shard_clips']} clips to a shard.", "",
-                 *head("clips", "shards", "stored", "sampling, CPU", "filters, CPU", "sampling, GPU")]
+                 *head("clips", "shards", "stored", "sampling, one core", "filters", "sampling, one GPU")]
         for clips in SIZES:
             lines.append(row(power(clips), f"{math.ceil(clips / sampled['shard_clips']):,}",
                              amount(clips * sampled["bytes_a_clip"]), hours(clips * sampling(sampled)),
@@ -66,18 +67,18 @@ def bookkeeping(kept: list[dict[str, Any]]) -> Iterator[str]:
     last, fewer = kept[-1], kept[-2]
     growth = (last["peak_mb"] - fewer["peak_mb"]) / (last["clips"] - fewer["clips"])
     more = [{name: value * clips / last["clips"] for name, value in last.items()}
-            | {"peak_mb": last["peak_mb"] + growth * (clips - last["clips"]), "times": clips / last["clips"]}
-            for clips in SIZES if clips > last["clips"]]
+            | {"peak_mb": last["peak_mb"] + growth * (clips - last["clips"]), "times": clips / last["clips"],
+               "shards": math.ceil(clips / round(last["clips"] / last["shards"]))} for clips in SIZES if clips > last["clips"]]
     for one in (*kept, *more):
         parts = [one[f"{name}_seconds"] for name in ("plan", "store", "finish")]
         how = f"{one['times']:g} times {power(last['clips'])}" if "times" in one else "measured"
-        yield row(power(one["clips"]), f"{math.ceil(one['shards']):,}", *map(seconds, parts),
+        yield row(power(one["clips"]), f"{one['shards']:,}", *map(seconds, parts),
                   f"{1e3 * sum(parts) / one['clips']:.2f}", f"{one['peak_mb'] / 1e3:.2f} GB", how)
 
 
 def memory(runs: dict[str, Any]) -> Iterator[str]:
     """What the process that decides must hold at once."""
-    yield from head("run", "the filter with most evidence, kB a clip", "of 10^5 clips", "of 10^6", "of 10^7")
+    yield from head("run", "the filter with most evidence, kB a clip", "of 1e5 clips", "of 1e6", "of 1e7")
     for run, _, _, curated in largest_sets(runs):
         held = curated["evidence_bytes_a_clip"]
         yield row(run, f"{held / 1e3:.1f}", *(amount(clips * held) for clips in (1e5, 1e6, 1e7)))
@@ -98,8 +99,8 @@ def largest_sets(runs: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any
 
 
 def sampling(sampled: dict[str, Any]) -> float:
-    """Seconds a clip inside the generator."""
-    return float(sampled["model_seconds"] / sampled["clips"])
+    """Seconds of CPU a clip inside the generator."""
+    return float(sampled["cpu_seconds"] / sampled["clips"])
 
 
 def filtering(curated: dict[str, Any]) -> float:
@@ -121,7 +122,7 @@ def size(clip: dict[str, int]) -> str:
 
 
 def power(clips: float) -> str:
-    return f"10^{round(math.log10(clips))}" if clips == 10 ** round(math.log10(clips)) else f"{clips:,.0f}"
+    return f"1e{round(math.log10(clips))}" if clips == 10 ** round(math.log10(clips)) else f"{clips:,.0f}"
 
 
 def amount(count: float) -> str:
@@ -132,7 +133,7 @@ def amount(count: float) -> str:
 
 
 def hours(many: float) -> str:
-    return f"{many / 3600:,.3g} h" if many < 3.6e6 else f"{many / 3600:,.0f} h"
+    return f"{float(f'{many / 3600:.3g}'):,} h".replace(".0 h", " h")
 
 
 def seconds(many: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 from pathlib import Path
@@ -372,6 +373,7 @@ def main() -> None:
     """
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     terminal = logging.StreamHandler()
+    terminal.addFilter(lambda line: line.name != "models.trainer" or "TQDM_DISABLE" in os.environ)  # bars say it
     for floor in ("tasks", "models"):  # ours only: Prefect's own lines are in its UI
         logging.getLogger(floor).setLevel(logging.INFO)
         logging.getLogger(floor).addHandler(terminal)

@@ -10,6 +10,7 @@ taken in another order, and batch norm's running averages are those of the first
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -28,6 +29,7 @@ from tqdm.auto import tqdm
 from models.processes import on_cpus
 from models.seeding import derive_seed, generator
 
+logger = logging.getLogger(__name__)
 Loss = Callable[[nn.Module, torch.Generator], Tensor]
 """(net, rng) -> scalar loss of one step; draws its own batch from rng."""
 
@@ -83,7 +85,7 @@ def fit(net: nn.Module, loss: Loss, params: TrainParams, *, phase: str, seed: in
     Args:
         net: trained module; only parameters with `requires_grad` are optimised.
         loss: called once a batch with the (possibly wrapped) net and that batch's CPU generator.
-        phase: name of the state and of the progress bar.
+        phase: name of the state and of the progress bar; every tenth of the steps is a log line, too.
         seed: with `phase` and the step, the whole of the randomness.
         hook: loads a state to resume from, saves one every `save_every` steps and at the end; of several processes only the
             first saves.
@@ -111,6 +113,7 @@ def fit(net: nn.Module, loss: Loss, params: TrainParams, *, phase: str, seed: in
     if (state := hook.load(phase)) is not None:
         losses = list(state.losses)
         _restore(state, net, optimiser, trained, ema)
+    told = 10 * len(losses) // params.steps
     wrapped, prepared = accelerator.prepare(net, optimiser)
     bar = tqdm(range(len(losses), params.steps), desc=phase, initial=len(losses), total=params.steps, mininterval=2,
                disable=not accelerator.is_main_process)
@@ -140,7 +143,11 @@ def fit(net: nn.Module, loss: Loss, params: TrainParams, *, phase: str, seed: in
             losses += accelerator.reduce(torch.stack(unseen), "mean").tolist()
             unseen.clear()
             _refuse_divergence(losses, phase, params)
-            bar.set_postfix(loss=f"{sum(losses[-50:]) / len(losses[-50:]):.4f}")
+            mean = sum(losses[-50:]) / len(losses[-50:])
+            bar.set_postfix(loss=f"{mean:.4f}")
+            if (tenth := 10 * len(losses) // params.steps) > told and accelerator.is_main_process:
+                logger.info("%s: step %d of %d, loss %.4f", phase, len(losses), params.steps, mean)
+                told = tenth
         if saving:
             state = _capture(net, optimiser, trained, ema, losses, phase)  # in every process: it may refuse
             if accelerator.is_main_process:

@@ -48,7 +48,7 @@ def sample_shard_at(address: str, shard: int, device: str = "cpu") -> Made:
     """What a worker does: `sample_shard` in a folder of its own, then the shard's files go to the address, the record last."""
     storage, root = _storage(address)
     if storage.exists(f"{root}/set/{_STORE}/{commits.record_name(shard)}"):
-        return Made(0, 0.0)
+        return Made()
     inputs = _inputs(address)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)

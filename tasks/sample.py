@@ -34,10 +34,17 @@ Arrays = dict[str, NDArray[np.uint8]]
 
 @dataclass(frozen=True)
 class Made:
-    """What one shard took: clips made now, none if it was there already, and the seconds of them inside the generator."""
+    """What one shard took.
 
-    clips: int
-    model_seconds: float
+    Attributes:
+        clips: made now; 0 if it was there already.
+        model_seconds: of them inside the generator.
+        cpu_seconds: that this process's threads computed meanwhile; on a CPU that others want too, what the work is.
+    """
+
+    clips: int = 0
+    model_seconds: float = 0.0
+    cpu_seconds: float = 0.0
 
 
 def plan_shards(sample: SampleParams, seed: int, checkpoint: Path, conditions: Path, out: Path,
@@ -126,11 +133,11 @@ def sample_shard(shard: int, checkpoint: Path, conditions: Path, out: Path, devi
                          "give workers the same checkout, or run the stage again")
     store = ClipStore.resume(out / "clips.zarr", header["fingerprint"])
     if store.has(shard):
-        return Made(0, 0.0)
+        return Made()
     plan = read_table(out / "plan.parquet", PlanRecord, range(shard * store.shard_clips, (shard + 1) * store.shard_clips))
-    arrays, seconds = _sample(plan, header, checkpoint, conditions, device)
+    arrays, made = _sample(plan, header, checkpoint, conditions, device)
     store.write_shard(shard, [record.clip_id for record in plan], arrays)
-    return Made(len(plan), seconds)
+    return made
 
 
 def finish(name: str, conditions: Path, checkpoint: Path, out: Path) -> int:
@@ -195,8 +202,8 @@ def resample(record: ProvenanceRecord, checkpoint: Path, conditions: Path, devic
 
 
 def _sample(plan: Sequence[PlanRecord], header: dict[str, Any], checkpoint: Path, conditions: Path,
-            device: str) -> tuple[Arrays, float]:
-    """Frames and masks of these clips, in batches of exactly `batch_clips`, and the seconds inside the generator.
+            device: str) -> tuple[Arrays, Made]:
+    """Frames and masks of these clips, in batches of exactly `batch_clips`, and what they took.
 
     The last batch is filled up with its own first clip: kernels choose their blocking by batch size, so only equal
     batch sizes give equal bits, and `resample` of one clip must give the bits it had among others.
@@ -204,18 +211,18 @@ def _sample(plan: Sequence[PlanRecord], header: dict[str, Any], checkpoint: Path
     generator, sampling = _generator(checkpoint, header["checkpoint_digest"], device), _sampling(header)
     bank = _bank(conditions / STORE, checksum_of(read_layout(conditions / STORE)))
     size = header["batch_clips"]
-    frames, masks, seconds = [], [], 0.0
+    frames, masks, wall, cpu = [], [], 0.0, 0.0
     for start in range(0, len(plan), size):
         batch = list(plan[start : start + size])
         padded = batch + [batch[0]] * (size - len(batch))
         condition = _condition(bank, padded)
-        began = time.perf_counter()
+        began = time.perf_counter(), time.process_time()
         clips = generator.sample(condition, [record.seed for record in padded], sampling, device)  # on the CPU: it has ended
-        seconds += time.perf_counter() - began
+        wall, cpu = wall + time.perf_counter() - began[0], cpu + time.process_time() - began[1]
         frames.append(to_uint8(clips.frames[: len(batch)]).movedim(2, -1).contiguous().numpy())  # (B, T, H, W, C)
         masks.append(condition.masks[: len(batch)].numpy())
         logger.info("%d of %d clips of the shard", start + len(batch), len(plan))
-    return {"frames": np.concatenate(frames), "masks": np.concatenate(masks)}, seconds
+    return {"frames": np.concatenate(frames), "masks": np.concatenate(masks)}, Made(len(plan), wall, cpu)
 
 
 def _sampling(header: dict[str, Any]) -> Any:

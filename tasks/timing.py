@@ -31,7 +31,8 @@ def sampling_time(made: Sequence[Made], wall_seconds: float, workers: int, clips
         out: the file.
     """
     numbers = {"clips": sum(one.clips for one in made), "shards": sum(one.clips > 0 for one in made), "workers": workers,
-               "model_seconds": sum(one.model_seconds for one in made), "wall_seconds": wall_seconds}
+               "model_seconds": sum(one.model_seconds for one in made), "cpu_seconds": sum(one.cpu_seconds for one in made),
+               "wall_seconds": wall_seconds}
     if not numbers["clips"]:
         return {}
     store = ClipStore.open(clips / "clips.zarr")

@@ -26,24 +26,24 @@ def test_the_page_is_what_the_script_makes(scale: ModuleType) -> None:
 
 
 def test_costs_are_multiples_of_rates(scale: ModuleType, tmp_path: Path) -> None:
-    """1.5 s of sampling and 0.25 s of filters a clip, 20 kB of it, 3 kB of evidence; workers count one by one."""
+    """1.5 s of CPU for sampling and 0.25 s of filters a clip, 20 kB of it, 3 kB of evidence; workers count one by one."""
     machine = {"device": "cpu", "cores": 4, "threads": 1, "load": 0.5}
-    sampled = {"clips": 40, "workers": 2, "model_seconds": 60.0, "overhead": 0.1, "bytes_a_clip": 20e3, "shard_clips": 64,
-               "clip": {"frames": 8, "height": 40, "width": 48, "channels": 1}, **machine}
+    sampled = {"clips": 40, "workers": 2, "model_seconds": 80.0, "cpu_seconds": 60.0, "overhead": 0.1, "bytes_a_clip": 20e3,
+               "shard_clips": 64, "clip": {"frames": 8, "height": 40, "width": 48, "channels": 1}, **machine}
     curated = {"clips": 40, "workers": 1, "wall_seconds": 10.0, "evidence_bytes_a_clip": 3e3, **machine}
     for stage, one in (("sample", sampled), ("curate", curated)):
         (tmp_path / "data/timing" / stage).mkdir(parents=True)
         (tmp_path / "data/timing" / stage / "sfvd.json").write_text(json.dumps(one))
     (tmp_path / "results/demo").mkdir(parents=True)
     (tmp_path / "results/demo/timing.json").write_text(json.dumps(scale.take(tmp_path / "data")))
-    grown = [{"clips": clips, "shards": clips / 64, "plan_seconds": clips / 1e4, "store_seconds": clips / 1e3,
+    grown = [{"clips": clips, "shards": -(-clips // 64), "plan_seconds": clips / 1e4, "store_seconds": clips / 1e3,
               "finish_seconds": clips / 1e4, "peak_mb": 500 + clips / 1e3} for clips in (1000, 10000)]
     (tmp_path / "results/bookkeeping.json").write_text(json.dumps(grown))
     page = scale.page(tmp_path / "results")
-    assert "| demo | sfvd | 8 x 40 x 48 | 40 | 1.50 | 10% | 0.250 | 20.0 | CPU, 1 thread, load 0.5 on 4 cores |" in page
-    assert "| 10^3 | 16 | 20 MB | 0.417 h | 0.0694 h | not measured |" in page
-    assert "| 10^7 | 156,250 | 200 GB | 4,167 h | 694 h | not measured |" in page
-    assert "| 10^4 | 157 | 1 s | 10 s | 1 s | 1.20 | 0.51 GB | measured |" in page
-    assert "| 10^7 | 156,250 | 16.7 min | 2.78 h | 16.7 min | 1.20 | 10.50 GB | 1000 times 10^4 |" in page
+    assert "| demo | sfvd | 8 x 40 x 48 | 40 | 2.00 | 1.50 | 10% | 0.250 | 20.0 | CPU, 1 thread, load 0.5 on 4 cores |" in page
+    assert "| 1e3 | 16 | 20 MB | 0.417 h | 0.0694 h | not measured |" in page
+    assert "| 1e7 | 156,250 | 200 GB | 4,170 h | 694 h | not measured |" in page
+    assert "| 1e4 | 157 | 1 s | 10 s | 1 s | 1.20 | 0.51 GB | measured |" in page
+    assert "| 1e7 | 156,250 | 16.7 min | 2.78 h | 16.7 min | 1.20 | 10.50 GB | 1000 times 1e4 |" in page
     assert "| demo | 3.0 | 300 MB | 3 GB | 30 GB |" in page
     assert "<!--" not in page

@@ -74,7 +74,7 @@ def test_versions(small_line: Path, tmp_path: Path) -> None:
 
 def test_what_is_refused_or_fails_is_no_version_and_told(small_line: Path, webhook: Webhook) -> None:
     webhook.save_block()
-    edit("audit: {most: 1.0", "audit: {most: 0.0")
+    edit("audit: {most: 0.05", "audit: {most: 0.0")
     refused = run("custom-webhook/ops")
     assert (refused.name, refused.message) == ("Refused", "audit: 3 of 4 accepted clips are near copies")
     assert refused.is_failed()

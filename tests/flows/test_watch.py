@@ -33,7 +33,7 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import Artifact, StateType
 from prefect.runtime import flow_run
 
-from flows.artifacts import wait_for
+from flows.artifacts import in_turn
 from flows.layout import Layout
 from flows.processes import runs_below
 from flows.prove import benchmark
@@ -202,7 +202,7 @@ def work(number: int) -> None:
 @flow(name="bar")
 def bar(numbers: list[int]) -> str:
     with suppress(ValueError):
-        wait_for("a_bar", "done", [work.submit(number) for number in numbers])
+        list(in_turn("a_bar", "done", [work.submit(number) for number in numbers]))
     return str(flow_run.id)
 
 

@@ -224,3 +224,13 @@ def test_frozen_parameters_stay() -> None:
     fit(net, loss, params(), phase="p", seed=0, hook=Memory())
     assert torch.equal(net[0].weight, before)  # type: ignore[index]
     assert not net.training
+
+
+def test_every_tenth_is_a_log_line_and_none_is_said_twice(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "models.trainer")
+    hook = Memory()
+    for _ in range(2):  # the second finds all steps done
+        losses = fit(network(), loss, params(200, save_every=1000), phase="p", seed=1, hook=hook)
+    said = [line.getMessage() for line in caplog.records if line.name == "models.trainer"]
+    assert [line.partition(",")[0] for line in said] == [f"p: step {step} of 200" for step in range(20, 201, 20)]
+    assert said[-1].endswith(f"loss {sum(losses[-50:]) / 50:.4f}")

@@ -26,10 +26,10 @@ def clips(tmp_path: Path) -> Path:
 
 
 def test_overhead_is_what_workers_did_beside_the_generator(clips: Path, tmp_path: Path) -> None:
-    made = [Made(2, 6.0), Made(0, 0.0), Made(1, 3.0)]  # the second shard was there
+    made = [Made(2, 6.0, 5.0), Made(), Made(1, 3.0, 2.5)]  # the second shard was there
     found = sampling_time(made, 5.0, 2, clips, tmp_path / "times/a.json")
     assert found == read_json(tmp_path / "times/a.json")
-    assert (found["clips"], found["shards"], found["model_seconds"]) == (3, 2, 9.0)
+    assert [found[name] for name in ("clips", "shards", "model_seconds", "cpu_seconds")] == [3, 2, 9.0, 7.5]
     assert found["overhead"] == pytest.approx(1 - 9 / 10)
     stored = sum(file.stat().st_size for file in (clips / "clips.zarr/frames").glob("c.*"))
     assert found["bytes_a_clip"] == stored / 5
