@@ -234,17 +234,17 @@ def test_limits_of_a_threshold() -> None:
 def test_a_changelog_says_what_the_files_say(made: tuple[Path, Params]) -> None:
     data, _ = made
     text = changelog(data / "release", data / "benchmark")
-    assert text.startswith("tiny-wires v1\n\n7 clips released of 10 sampled, 3 dropped by the filters; ")
+    assert text.startswith("tiny-wires v1\n\n7 clips released of 10 sampled: 3 dropped by the filters, 0 withheld as near copies; ")
     assert f"made by sfvd, checkpoint {'c' * 32}\n" in text
     audit = read_json(data / "release" / "release.json")["audit"]
-    assert f"near copies of training clips: {audit['copies']} of 7, {100 * audit['value']:.1f} % [95 % CI " in text
+    assert f"near copies of training clips among 7 accepted: {audit['copies']}, {100 * audit['value']:.1f} % [95 % CI " in text
     outcome = read_benchmark(data / "benchmark")
     assert outcome is not None and f"\n{outcome.sentence}\n" in text
     assert f"Dice by network and training data, mean [95 % CI over {outcome.counts['patients']} held-out patients]:\n" in text
     for network, arms in outcome.metrics.items():
         for arm, cells in arms.items():
             assert f"\n  {network} {arm}: {interval(cells['dice'])}\n" in text
-    assert "\nagainst" not in text and "all the same" not in text
+    assert "\nagainst" not in text
 
 
 def test_a_changelog_counts_clips_by_name_and_pixels(made: tuple[Path, Params], tmp_path: Path) -> None:
@@ -257,11 +257,15 @@ def test_a_changelog_counts_clips_by_name_and_pixels(made: tuple[Path, Params], 
     assert "Dice" not in text
 
 
-def test_a_changelog_says_that_a_release_is_above_the_limit(made: tuple[Path, Params], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("withheld", "end"), [(2, "]\n"), (0, "]; released all the same, as audit.refuse: false asked\n")])
+def test_a_changelog_says_what_became_of_near_copies(
+    made: tuple[Path, Params], tmp_path: Path, withheld: int, end: str
+) -> None:
     data, _ = made
     facts = read_json(data / "release" / "release.json")
-    facts["audit"] |= {"above": True, "most": 0.01}
+    facts["audit"] |= {"copies": 2, "withheld": withheld, "value": 0.25, "low": 0.0625, "high": 0.5}
     write_json(tmp_path / "release.json", facts)
     (tmp_path / "manifest.parquet").symlink_to(data / "release" / "manifest.parquet")
     text = changelog(tmp_path, data / "benchmark")
-    assert "; the limit is 1.0 %, released all the same, as audit.refuse: false asked\n" in text
+    assert f"{3 - withheld} dropped by the filters, {withheld} withheld" in text
+    assert "accepted: 2, 25.0 % [95 % CI 6.2 % to 50.0 %" + end in text
