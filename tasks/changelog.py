@@ -19,16 +19,16 @@ def changelog(release: Path, benchmark: Path, older: tuple[str, Path] | None = N
     counts, audit = facts["counts"], facts["audit"]
     clips = _clips(release / "manifest.parquet")
     lines = [f"{facts['name']} {facts['version']}", "",
-             f"{counts['clips']} clips released of {counts['sampled']} sampled: {counts['dropped'] - audit['withheld']} dropped by "
-             f"the filters, {audit['withheld']} withheld as near copies; {counts['conditions']} conditions of "
+             f"{counts['clips']} clips released of {counts['sampled']} sampled: {counts['dropped'] - audit['withheld']} "
+             f"dropped by the filters, {audit['withheld']} withheld as near copies; {counts['conditions']} conditions of "
              f"{counts['patients']} patients"]
     if older:
         before = _clips(older[1])
         lines.append(f"against {older[0]}: {len(clips - before)} clips added, {len(before - clips)} dropped, "
                      f"{len(clips & before)} in both")
     lines += [f"made by {name}, checkpoint {digest}" for name, digest in sorted(facts["checkpoints"].items())]
-    lines.append(f"near copies of training clips among {audit['clips']} accepted: {audit['copies']}, {_percent(audit['value'])} "
-                 f"[95 % CI {_percent(audit['low'])} to {_percent(audit['high'])}]"
+    lines.append(f"near copies of training clips among {audit['clips']} accepted: {audit['copies']}, "
+                 f"{_percent(audit['value'])} [95 % CI {_percent(audit['low'])} to {_percent(audit['high'])}]"
                  + ("" if audit["withheld"] == audit["copies"] else "; released all the same, as audit.refuse: false asked"))
     outcome = read_benchmark(benchmark)
     return "\n".join([*lines, *(_metrics(outcome) if outcome else [])]) + "\n"

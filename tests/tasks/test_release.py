@@ -234,7 +234,8 @@ def test_limits_of_a_threshold() -> None:
 def test_a_changelog_says_what_the_files_say(made: tuple[Path, Params]) -> None:
     data, _ = made
     text = changelog(data / "release", data / "benchmark")
-    assert text.startswith("tiny-wires v1\n\n7 clips released of 10 sampled: 3 dropped by the filters, 0 withheld as near copies; ")
+    said = "tiny-wires v1\n\n7 clips released of 10 sampled: 3 dropped by the filters, 0 withheld as near copies; "
+    assert text.startswith(said)
     assert f"made by sfvd, checkpoint {'c' * 32}\n" in text
     audit = read_json(data / "release" / "release.json")["audit"]
     assert f"near copies of training clips among 7 accepted: {audit['copies']}, {100 * audit['value']:.1f} % [95 % CI " in text
