@@ -42,6 +42,7 @@ def recipe(steps: int, batch: int, rate: float, decay: float) -> dict[str, Any]:
     return {"steps": steps, "batch_size": batch, "learning_rate": rate, "cosine": True, "warmup_steps": 10, "ema_decay": decay}
 
 
+@pytest.mark.slow
 def test_four_clips_are_enough_to_learn_their_motion() -> None:
     real = torch.stack([spot(*direction) for direction in DIRECTIONS.values()])
     ids = tuple(DIRECTIONS)
