@@ -110,8 +110,7 @@ class ClipStore:
             there = {**layout, "clips": None, "digest": None}
         for name, content in metadata_files(there).items():
             _put(path / name, content)
-        for partial in path.rglob(f"*{PARTIAL}"):
-            partial.unlink()
+        _sweep(path)
         return cls(path, there)
 
     @classmethod
@@ -226,6 +225,7 @@ class ClipStore:
             for clip in record.ids:
                 if owner.setdefault(clip, shard) != shard:
                     raise ValueError(f"{self.path}: clip id {clip} is in shards {owner[clip]} and {shard}; ids must be unique")
+        _sweep(self.path)  # of workers that were killed, where others went on
         self._clips, self._all_ids = clips, None
         layout = {**read_layout(self.path), "clips": clips, "digest": self.digest}
         for name, content in reversed(metadata_files(layout).items()):  # the group's own file last: it says finished
@@ -400,6 +400,12 @@ def _wipe(path: Path) -> None:
         else:
             target.unlink()
         sync(path)
+
+
+def _sweep(path: Path) -> None:
+    """Remove the temporary files of killed writers; call it while there is no other."""
+    for partial in path.rglob(f"*{PARTIAL}"):
+        partial.unlink(missing_ok=True)
 
 
 def _put(path: Path, content: bytes) -> None:

@@ -394,6 +394,18 @@ def test_a_swapped_shard_is_found(tmp_path: Path, whole: Path) -> None:
     assert any("digest" in problem for problem in verify(path))
 
 
+def test_what_a_killed_worker_left_is_gone_when_others_have_finished(whole: Path, tmp_path: Path) -> None:
+    """A run whose workers are several goes on when one is killed, so that nobody opens the store anew."""
+    path = tmp_path / "clips.zarr"
+    store = ClipStore.create(path, SPECS, 4, "f")
+    for shard in range(3):
+        first, count = 4 * shard, min(4, 10 - 4 * shard)
+        (path / "masks" / f".c.{shard}.0.0.0.1-1{tasks.tables.PARTIAL}").write_bytes(b"torn")
+        store.write_shard(shard, names(first, count), clips(first, count))
+    store.finish(10)
+    assert tree(path) == tree(whole) and verify(path) == []
+
+
 def test_a_shard_of_another_place_is_adopted_whole_or_not_at_all(whole: Path, tmp_path: Path) -> None:
     source, path = ClipStore.open(whole), tmp_path / "clips.zarr"
     store = ClipStore.create(path, SPECS, 4, "f")
