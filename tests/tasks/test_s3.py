@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny_factory
-from tiny_factory import contents, run
-from torch.utils.data import DataLoader
+from tiny_factory import ROOT, contents, run
 
 from tasks.open_release import open_release
 from tasks.pull import pull
@@ -69,14 +69,9 @@ def test_a_clone_reads_the_older_version_by_ranges(factory: Path, clone: Path, m
     assert place.protocol == ("file", "local")  # now that it is pulled
 
 
-def test_workers_that_were_forked_read_it(factory: Path, clone: Path) -> None:
-    release = open_release("tiny-wires@v2", str(clone))
-    whole = ClipStore.open(factory / "data" / "release" / "clips.zarr").read(range(7))
-    release.load([0])  # in this process first, so that the workers inherit a connection they cannot use
-    loader = DataLoader(release, batch_size=4, num_workers=2, multiprocessing_context="fork")
-    assert [clip for part in loader for clip in part["clip_id"]] == list(whole.ids)
-    for part, start in zip(loader, (0, 4), strict=True):
-        assert (part["frames"] == whole.frames[start : start + 4]).all()
+def test_forked_workers_read_it(factory: Path, clone: Path) -> None:
+    release = factory / "data" / "release"
+    run(ROOT, sys.executable, "-m", "tests.tasks.forked_workers", "tiny-wires@v2", str(clone), str(release))
 
 
 def test_dvc_alone_is_enough(factory: Path, tmp_path: Path) -> None:

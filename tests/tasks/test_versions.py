@@ -6,13 +6,13 @@ import copy
 import hashlib
 import shutil
 import stat
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny_factory
-from tiny_factory import contents, run
-from torch.utils.data import DataLoader
+from tiny_factory import ROOT, contents, run
 from typer.testing import CliRunner
 
 from flows.__main__ import app
@@ -159,12 +159,8 @@ def test_every_form_has_the_same_clips(clone: Path, first: Path) -> None:
     assert again is not release and again.ids == release.ids
 
 
-def test_workers_read_it(clone: Path, first: Path) -> None:
-    loader = DataLoader(open_release("tiny-wires@v1", str(clone)), batch_size=4, num_workers=2, multiprocessing_context="fork")
-    batches = list(loader)
-    whole = ClipStore.open(first / "clips.zarr").read(range(7))
-    assert [clip for part in batches for clip in part["clip_id"]] == list(whole.ids)
-    assert all((part["frames"] == whole.frames[start : start + 4]).all() for part, start in zip(batches, (0, 4), strict=True))
+def test_forked_workers_read_it(clone: Path, first: Path) -> None:
+    run(ROOT, sys.executable, "-m", "tests.tasks.forked_workers", "tiny-wires@v1", str(clone), str(first))
 
 
 def test_two_versions_at_once(clone: Path, factory: Path) -> None:
