@@ -19,9 +19,6 @@ NEAREST = 5
 BLOCK = 256
 """Rows of distances in memory at a time."""
 
-_ROUNDING = 1 - 1e-9
-"""Of squared radii: a clip at exactly the ball's edge is outside, whatever the last bit of its distance says."""
-
 
 @dataclass(frozen=True)
 class Neighbours:
@@ -46,60 +43,70 @@ def neighbours(known: Tensor, made: Tensor, nearest: int = NEAREST) -> Neighbour
     """
     if min(len(known), len(made)) <= nearest:
         raise ValueError(f"{len(known)} and {len(made)} clips have no {nearest} neighbours each; give more than {nearest}")
-    known, made = (rows.double() - known.double().mean(0) for rows in (known, made))
-    of_known, of_made = _radii(known, nearest), _radii(made, nearest)
+    centre = known.double().mean(0)
+    known, made = known.double() - centre, made.double() - centre
+    # a clip at exactly the ball's edge is outside, whatever the last bits of its distance say
+    slack = _rounding(2 * max(rows.norm(dim=1).max() for rows in (known, made)), known.shape[1], torch.float64)
+    of_known, of_made = (_radii(rows, nearest) - slack for rows in (known, made))
+    edges, of_others = of_known[:, None].float(), of_made.float()
     balls = torch.zeros(len(made), dtype=torch.float64)
-    covered, recalled = [], []
+    covered, recalled = (torch.zeros(len(known), dtype=torch.bool) for _ in range(2))
+    doubtful = []
     for rows, away, doubt in _blocks(known, made):
-        edges = of_known[rows, None], of_made
-        # one more look at rows in which rounding could decide on which side of a ball's edge a clip is
-        nearest_edge = torch.minimum(*(away.sub(edge.float()).abs_().amin(1) for edge in edges))
-        inside, of_others = (away < edge.float() for edge in edges)
-        if len(unsure := (nearest_edge <= doubt).nonzero()[:, 0]):
-            exact = _squared(known[rows[unsure]], made)
-            inside[unsure], of_others[unsure] = exact < edges[0][unsure], exact < edges[1]
-        balls += inside.float().sum(0)
-        covered.append(inside.any(1))
-        recalled.append(of_others.any(1))
-    return Neighbours(balls, torch.cat(covered).double(), torch.cat(recalled).double())
+        deepest = (away - of_others).amin(1)
+        recalled[rows] = deepest < 0
+        past = away.sub_(edges[rows])  # negative in a real clip's ball
+        covered[rows] = past.amin(1) < 0
+        # rows in which rounding could decide on which side of a ball's edge a clip is are looked at once more
+        unsure = torch.minimum(deepest.abs(), past.abs().amin(1)) <= doubt
+        doubtful.append(rows[unsure])
+        past[unsure] = torch.inf
+        balls += (past < 0).sum(0, dtype=torch.float32)
+    for rows, away in _exact_blocks(known, torch.cat(doubtful), made):
+        balls += (near := away < of_known[rows, None]).sum(0)
+        covered[rows], recalled[rows] = near.any(1), (away < of_made).any(1)
+    return Neighbours(balls, covered.double(), recalled.double())
 
 
 def _radii(features: Tensor, nearest: int) -> Tensor:
-    """(N,) squared distance to the k-th nearest other row, a rounding error less."""
-    found = []
+    """(N,) squared distance to the k-th nearest other row."""
+    found = torch.empty(len(features), dtype=torch.float64)
+    doubtful = []
     for rows, away, doubt in _blocks(features, features):
         away[torch.arange(len(rows)), rows] = torch.inf
         values, places = away.topk(nearest + 1, 1, largest=False)  # in a quarter of kthvalue's time
-        exact = (features[rows] - features[places[:, nearest - 1]]).square().sum(1)
-        # where rounding may have put another one in the k-th place, the whole row again
-        if len(unsure := (values.diff(dim=1)[:, nearest - 2 :] <= 2 * doubt).any(1).nonzero()[:, 0]):
-            whole = _squared(features[rows[unsure]], features)
-            whole[torch.arange(len(unsure)), rows[unsure]] = torch.inf
-            exact[unsure] = whole.topk(nearest, 1, largest=False).values[:, -1]
-        found.append(exact)
-    return torch.cat(found) * _ROUNDING
+        apart = features[rows] - features[places[:, nearest - 1]]
+        found[rows] = torch.linalg.vecdot(apart, apart)
+        # where rounding may have put another one in the k-th place
+        doubtful.append(rows[(values.diff(dim=1)[:, nearest - 2 :] <= 2 * doubt).any(1)])
+    for rows, away in _exact_blocks(features, torch.cat(doubtful), features):
+        away[torch.arange(len(rows)), rows] = torch.inf
+        found[rows] = away.topk(nearest, 1, largest=False).values[:, -1]
+    return found
 
 
 def _blocks(first: Tensor, second: Tensor) -> Iterator[tuple[Tensor, Tensor, float]]:
     """Squared distances of some rows to all of `second` at a time, in single precision, several times as fast as in double:
-    (rows, distances (R, M), bound of what rounding may have done to any of them)."""
-    one, two = _factors(first, second)
-    one, two = one.float(), two.float()
-    lengths, longest = first.norm(dim=1), second.norm(dim=1).max()
-    # 8 sqrt(n) u: all but certain (Higham and Mary, SIAM J. Sci. Comput. 2019); the certain bound, n u, doubts many rows more
-    bound = 8 * one.shape[1] ** 0.5 * torch.finfo(torch.float32).eps / 2
+    (rows, distances (R, M), bound of what rounding may have done to any of them).
+
+    One product makes them, with no further look at the whole: [-2 x, |x|^2, 1] [y, 1, |y|^2].
+    """
+    one, two = (torch.ones(len(rows), rows.shape[1] + 2) for rows in (first, second))
+    lengths, others = first.norm(dim=1), second.norm(dim=1)
+    one[:, :-2], one[:, -2] = -2 * first, lengths.square()
+    two[:, :-2], two[:, -1] = second, others.square()
     for rows in torch.arange(len(first)).split(BLOCK):
-        yield rows, one[rows] @ two.mT, float(bound * (lengths[rows].max() + longest) ** 2)
+        yield rows, one[rows] @ two.mT, float(_rounding(lengths[rows].max() + others.max(), one.shape[1], one.dtype))
 
 
-def _squared(first: Tensor, second: Tensor) -> Tensor:
-    """(N, M) squared distances of rows."""
-    one, two = _factors(first, second)
-    return one @ two.mT
+def _exact_blocks(first: Tensor, wanted: Tensor, second: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """(rows, distances) of the wanted rows of `first` in double precision, a block of them at a time."""
+    squares = second.square().sum(1)
+    for rows in wanted.split(BLOCK):
+        yield rows, torch.addmm(squares, first[rows], second.mT, alpha=-2) + first[rows].square().sum(1, keepdim=True)
 
 
-def _factors(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """What one product makes squared distances of: |x|^2 - 2 x y + |y|^2, with no further look at the whole matrix."""
-    one, two = (torch.ones(len(rows), 1, dtype=rows.dtype) for rows in (first, second))
-    return (torch.cat([-2 * first, first.square().sum(1, keepdim=True), one], 1),
-            torch.cat([second, two, second.square().sum(1, keepdim=True)], 1))
+def _rounding(lengths: Tensor, width: int, kind: torch.dtype) -> Tensor:
+    """What rounding may do to a squared distance of rows whose lengths have this sum: 8 sqrt(n) u times its square, all but
+    certain (Higham and Mary, SIAM J. Sci. Comput. 2019); the certain bound, n u, doubts many rows more."""
+    return lengths.square() * (4 * width**0.5 * torch.finfo(kind).eps)
