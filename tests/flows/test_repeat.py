@@ -8,6 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pyarrow.parquet as pq
+import pytest
 from conftest import checkout, command
 from PIL import Image
 
@@ -15,6 +16,7 @@ from tasks.profiles import apply_profiles
 from tasks.verify import verify_tree
 
 
+@pytest.mark.slow
 def test_random_splits_of_a_line_that_animates_stills(tmp_path: Path, api: str) -> None:
     folder = checkout(tmp_path / "checkout", "manoeuvres")
     apply_profiles(folder / "params.yaml", [Path(__file__).parent / "tiny_stills.yaml"])
