@@ -8,7 +8,7 @@ from __future__ import annotations
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows.processes import line_lock, reap
+from flows.at_work import line_lock, reap
 from flows.server import run_linked, server
 from flows.steps import dvc_repro
 

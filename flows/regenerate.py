@@ -24,9 +24,9 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.runtime import flow_run as this_run
 from prefect.states import Cancelled, Completed, Failed
 
+from flows.at_work import BusyError, StageFailedError, alive, line_lock, reap, runs_below
 from flows.layout import Layout
 from flows.notify import tell
-from flows.processes import BusyError, StageFailedError, alive, line_lock, reap, runs_below
 from flows.steps import dvc_repro
 from tasks import repository
 from tasks.changelog import changelog

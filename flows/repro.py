@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from flows.processes import HERE
+from flows.at_work import HERE
 from tasks.tables import write_json
 
 

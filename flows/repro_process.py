@@ -13,7 +13,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_API_URL
 
-from flows.processes import StageFailedError, reap, runs_below
+from flows.at_work import StageFailedError, reap, runs_below
 from flows.repro import Repro
 from flows.server import run_linked, server
 

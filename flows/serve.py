@@ -17,8 +17,8 @@ from prefect.flows import EntrypointType
 from prefect.schedules import Cron
 from prefect.states import Cancelled
 
+from flows.at_work import end_tree, reap
 from flows.notify import load_block
-from flows.processes import end_tree, reap
 from flows.regenerate import MISSED, NAME, missed_until, regenerate
 from flows.server import server
 from tasks import repository

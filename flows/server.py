@@ -28,7 +28,7 @@ from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 from prefect.states import Pending
 
-from flows.processes import alive
+from flows.at_work import alive
 from flows.repro import run_of_this_stage
 
 PARENT = "CINEFAB_PARENT_RUN"

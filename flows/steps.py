@@ -26,7 +26,7 @@ import tasks.benchmark
 import tasks.curate
 import tasks.exchange
 import tasks.sample
-from flows.processes import StageFailedError, end_tree
+from flows.at_work import StageFailedError, end_tree
 from flows.server import PARENT
 from tasks.devices import use_threads, visible_devices
 from tasks.params import BenchmarkParams, Entry

@@ -7,7 +7,7 @@ import time
 
 import typer
 
-from flows.processes import reap, unfinished
+from flows.at_work import reap, unfinished
 from flows.server import server, standing
 
 

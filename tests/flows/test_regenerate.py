@@ -16,7 +16,7 @@ from conftest import Webhook, commit, small_checkout, talking_to
 from prefect import State
 from prefect.client.schemas.objects import StateType
 
-from flows.processes import line_lock
+from flows.at_work import line_lock
 from flows.regenerate import regenerate
 from tasks.params import load_params
 from tasks.repository import git

@@ -34,8 +34,8 @@ from prefect.client.schemas.objects import Artifact, StateType
 from prefect.runtime import flow_run
 
 from flows.artifacts import in_turn
+from flows.at_work import runs_below
 from flows.layout import Layout
-from flows.processes import runs_below
 from flows.prove import benchmark
 from flows.publish import report
 from flows.server import run_linked

@@ -12,7 +12,7 @@ from conftest import talking_to
 from prefect import flow
 from prefect.client.orchestration import get_client
 
-from flows.processes import reap
+from flows.at_work import reap
 from flows.server import run_linked
 
 VICTIM = """
