@@ -418,8 +418,28 @@ def test_a_run_that_measures_distributions_says_so(tmp_path: Path) -> None:
         "| lddm | random3d | frechet | 0.500 | n/a | lower is nearer | 7 synthetic clips, needs 49; 0 held-out clips |"]
 
 
+def speed_table() -> str:
+    """Both halves of FVD beside their peers, in seconds and ratios of processor time."""
+    report = json.loads((ROOT / "docs" / "speed" / "fvd.json").read_text())
+    lines = ["| half | peer | here | ratio |", "|---|---|---|---|"]
+    for name, one in report["measured"].items():
+        words, digits, cpu = name.split(), 0 if one["cpu"]["ratio"] > 100 else 1, one["cpu"]
+        half = ("features of {} clips of {} frames".format(*report["clips"]) if name == "features"
+                else f"Fréchet distance, {words[0]} clips of {words[2]} features")
+        ratio, low, high = (format(cpu[key], f".{digits}f") for key in ("ratio", "lowest", "highest"))
+        lines.append(f"| {half} | {cpu['peer_s']:.3f} s | {cpu['ours_s']:.3f} s | {ratio} ({low} to {high}) |")
+    return "\n".join(lines)
+
+
+def test_the_page_of_speed_is_what_the_benchmarks_printed() -> None:
+    page = (ROOT / "docs" / "speed.md").read_text()
+    assert speed_table() in page
+    for printed in (ROOT / "docs" / "speed").glob("*.txt"):
+        assert printed.read_text() in page, printed.name
+
+
 def test_every_local_link_and_picture_exists() -> None:
-    for page in (ROOT / "README.md", *(ROOT / "docs" / "results").glob("*.md")):
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "results").glob("*.md")):
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
             if "://" not in target:
                 assert (page.parent / target).exists(), target
