@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 from markupsafe import Markup
 
 from tasks import gallery
@@ -25,6 +24,7 @@ from tasks.account import (
     read_filters,
     read_sources,
 )
+from tasks.asked import asked, yaml_of
 from tasks.audit import audit_decisions, audit_of, judge_release
 from tasks.browse import browse
 from tasks.charts import beside, curves, histogram, smooth, whiskers
@@ -82,8 +82,8 @@ def report(params: Params, data: Path, out: Path) -> Path:
     page = pages().get_template("report.html").render(
         params=params,
         judged=judged,
-        asked=_asked(params),
-        yaml=_yaml(params),
+        asked=asked(params),
+        yaml=yaml_of(params),
         sources=sources,
         real_steps=_real_steps(sources),
         synthetic_steps=_synthetic_steps(params, data, shown, filters, judged),
@@ -124,7 +124,7 @@ def report(params: Params, data: Path, out: Path) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     atomic_write(out / "report.html", page.encode())
     atomic_write(out / "clips.webp", gallery.poster(shown, data / "prepared", data / "conditions"))
-    atomic_write(out / "params.yaml", _yaml(params).encode())
+    atomic_write(out / "params.yaml", yaml_of(params).encode())
     write_json(out / "metrics.json", flat(data, list(params.samples), _to_be_released(shown, judged)))
     return out / "report.html"
 
@@ -185,67 +185,6 @@ def _frequencies(shown: gallery.SyntheticSet, sources: SourceAccount) -> list[tu
     many, both = sum(real.values()), sum(real.values()) + sum(made.values())
     rows = [(label, number, number / many, made[label], (number + made[label]) / both) for label, number in real.items()]
     return sorted(rows, key=lambda row: (row[1], row[0]))
-
-
-def _asked(params: Params) -> list[tuple[str, str]]:
-    """The choices that matter most, in words; the page has all of them in a fold."""
-    dataset = params.dataset
-    split, (height, width) = dataset.split, dataset.frame_size
-    kind = "simulated" if dataset.simulated else "real"
-    few = f"; masks of {dataset.annotated_patients} training patients are used" if dataset.annotated_patients else ""
-    benchmark = params.benchmark
-    rows = [
-        ("Data", f"{dataset.name}, {kind}, read by {dataset.reader}; licence: {dataset.licence}"),
-        ("Clips", f"{dataset.clip_frames} frames of {height} by {width} pixels, stride {dataset.stride}; "
-                  f"classes: {', '.join(dataset.classes) or 'none'}"),
-        ("Split by patient", f"train {split.train:g}, validation {split.val:g}, test {split.test:g}{few}"),
-        ("Conditions", _entry(params.conditions)),
-    ]
-    rows += [(f"Generator {name}", _entry(entry)) for name, entry in params.generators.items()]
-    rows += [(f"Critic {name}", _entry(entry)) for name, entry in params.critics.items()]
-    for name, sample in params.samples.items():
-        options = ", ".join(f"{key} {value}" for key, value in sample.sampling.items()) or "default sampling"
-        rows.append((f"Set {name}", f"{sample.clips} clips by {sample.generator}; {options}"))
-    rows += [(f"Filter {name}", _entry(entry)) for name, entry in params.filters.items()]
-    networks = f"{len(benchmark.networks)} networks ({', '.join(benchmark.networks)})"
-    arms, seeds = len(benchmark.arms), len(benchmark.seeds)
-    rows.append(("Benchmark", f"{arms} arms, {networks}, {seeds} seeds; baseline: {benchmark.baseline}"))
-    rows.append(("Release", f"{params.release.name} {params.release.version}, from set {params.release.source}"))
-    return [*rows, ("Seed", str(params.seed))]
-
-
-def _entry(entry: dict[str, Any]) -> str:
-    """A plug-in's kind, its plain options, and how long each of its networks is trained."""
-    entry = _without_folders(entry)
-    plain = [f"{key} {value}" for key, value in entry.items() if key != "kind" and not isinstance(value, dict)]
-    return ", ".join([str(entry["kind"]), *plain, *_steps(entry, "")])
-
-
-def _steps(entry: dict[str, Any], path: str) -> list[str]:
-    """Of every training below: its network, if it has a name, with steps and batch size."""
-    found = []
-    for key, value in entry.items():
-        if isinstance(value, dict) and "steps" in value:
-            name = path if key == "train" else key
-            found.append(f"{name} {value['steps']} steps of {value.get('batch_size', '?')}".strip())
-        elif isinstance(value, dict):
-            found += _steps(value, key)
-    return found
-
-
-def _yaml(params: Params) -> str:
-    """All parameters that a result depends on; of an absolute path only the last part, since the page is sent around."""
-    tree = params.model_dump(mode="json", exclude={"repeats", "schedule", "engine"})
-    return yaml.safe_dump(_without_folders(tree), sort_keys=False, allow_unicode=True)
-
-
-def _without_folders(value: Any) -> Any:
-    """JSON value with the last part alone of every text that is an absolute path."""
-    if isinstance(value, dict):
-        return {key: _without_folders(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_without_folders(one) for one in value]
-    return f"…/{Path(value).name}" if isinstance(value, str) and Path(value).is_absolute() else value
 
 
 def _real_steps(sources: SourceAccount) -> list[Step]:
