@@ -379,7 +379,7 @@ def main() -> None:
         logging.getLogger(floor).addHandler(terminal)
     try:
         app()
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"cinefab: {error}")
 
 

@@ -21,6 +21,7 @@ from tasks.control import control as measure
 from tasks.curate import clear_evidence, run_chain, shards_of
 from tasks.distribution import distribution
 from tasks.feature_map import feature_map
+from tasks.ledger import writing
 from tasks.likeness import likeness
 from tasks.params import entry, load_params
 from tasks.timing import curation_time
@@ -32,19 +33,20 @@ def curate(params: Path, data: Layout, name: str) -> dict[str, Any]:
     entry(tree.samples, name, "samples")  # refuse an unknown name before any work
     filters = tree.filters
     clips, out = data.clips / name, data.decisions / name
-    with engine(tree.engine.on_our_disk, 1) as where:
+    with writing(out), engine(tree.engine.on_our_disk, 1) as where:
         runs = [
             where.submit(score_shard, name=filter_name, shard=shard, entry=own, clips=clips, critics=data.critics, out=out)
             for filter_name, own in filters.items()
             for shard in shards_of(clips)
         ]
         list(in_turn(f"curated-{name}-progress", "shards scored", runs))
-    summary = run_chain(clips, filters, data.critics, out)
-    parts = {tuple(arm.filters) for arm in tree.benchmark.arms.values() if arm.synthetic == name and arm.filters is not None}
-    for part in sorted(parts):
-        run_chain(clips, filters, data.critics, out, part)
-    curation_time(summary["clips"], time.monotonic() - began, where.workers, out, data.timing / "curate" / f"{name}.json")
-    clear_evidence(out)
+        summary = run_chain(clips, filters, data.critics, out)
+        arms = [arm for arm in tree.benchmark.arms.values() if arm.synthetic == name]
+        for part in sorted({tuple(arm.filters) for arm in arms if arm.filters is not None}):
+            run_chain(clips, filters, data.critics, out, part)
+        took = time.monotonic() - began
+        curation_time(summary["clips"], took, where.workers, out, data.timing / "curate" / f"{name}.json")
+        clear_evidence(out)
     counts(f"curated-{name}", summary)
     return summary
 
@@ -54,13 +56,15 @@ def control(params: Path, data: Layout, name: str) -> dict[str, Any]:
     tree = load_params(params)
     own = entry(tree.samples, name, "samples")
     clips, out = data.clips / name, data.control / name
-    found = measure(tree.control, data.conditions, data.critics, clips, data.decisions / name, out)
-    seen = look(tree.control, data.critics, data.prepared, clips, data.features, out)
-    seen |= likeness(data.prepared, clips, data.features, out)
-    distribution(tree.control, data.critics, data.prepared, clips, data.features, out)
-    feature_map(tree.control, data.critics, data.prepared, clips, data.features, out)
-    with device() as where:
-        moved = animation(tree.control, own.sampling, data.prepared, data.checkpoint(own.generator), data.critics, out, where)
+    with writing(out):
+        found = measure(tree.control, data.conditions, data.critics, clips, data.decisions / name, out)
+        seen = look(tree.control, data.critics, data.prepared, clips, data.features, out)
+        seen |= likeness(data.prepared, clips, data.features, out)
+        distribution(tree.control, data.critics, data.prepared, clips, data.features, out)
+        feature_map(tree.control, data.critics, data.prepared, clips, data.features, out)
+        with device() as where:
+            checkpoint = data.checkpoint(own.generator)
+            moved = animation(tree.control, own.sampling, data.prepared, checkpoint, data.critics, out, where)
     shown = {what: numbers["value"] for what, numbers in (found | seen).items()}
     counts(f"control-{name}", shown | moved.get("sentences", {}))
     return found
@@ -71,6 +75,7 @@ def audit(params: Path, data: Layout, name: str) -> dict[str, Any]:
     tree = load_params(params)
     own = entry(tree.samples, name, "samples")
     checkpoint = data.checkpoint(own.generator)
-    found = compare(data.prepared, data.conditions, checkpoint, data.clips / name, data.audit / name)
+    with writing(data.audit / name):
+        found = compare(data.prepared, data.conditions, checkpoint, data.clips / name, data.audit / name)
     counts(f"audit-{name}", found)
     return found

@@ -10,6 +10,7 @@ from prefect import flow
 from flows.artifacts import counts, sheet
 from flows.layout import Layout
 from tasks.condition import make_conditions
+from tasks.ledger import writing
 from tasks.local_copy import local_copy
 from tasks.params import load_params
 from tasks.prepare import prepare as prepare_clips
@@ -22,7 +23,8 @@ OBJECTS = Path(".cinefab") / "objects"
 def prepare(params: Path, data: Layout) -> dict[str, Any]:
     tree = load_params(params)
     location = local_copy(tree.dataset.location, OBJECTS)
-    summary = prepare_clips(tree.dataset.model_copy(update={"location": location}), tree.seed, data.prepared)
+    with writing(data.prepared):
+        summary = prepare_clips(tree.dataset.model_copy(update={"location": location}), tree.seed, data.prepared)
     counts("prepared", summary)
     sheet("prepared-clips", data.prepared / "clips.zarr")
     return summary
@@ -31,6 +33,7 @@ def prepare(params: Path, data: Layout) -> dict[str, Any]:
 @flow(name="condition", flow_run_name="condition")
 def condition(params: Path, data: Layout) -> int:
     tree = load_params(params)
-    made = make_conditions(tree.conditions, tree.seed, data.prepared, data.conditions)
+    with writing(data.conditions):
+        made = make_conditions(tree.conditions, tree.seed, data.prepared, data.conditions)
     counts("conditions", {"conditions": made})
     return made

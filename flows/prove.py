@@ -13,6 +13,7 @@ from flows.layout import Layout
 from flows.steps import benchmark_run
 from tasks.account import read_benchmark
 from tasks.benchmark import plan_runs, summarise
+from tasks.ledger import writing
 from tasks.params import load_params
 
 
@@ -20,14 +21,14 @@ from tasks.params import load_params
 def benchmark(params: Path, data: Layout) -> dict[str, Any]:
     tree = load_params(params)
     wanted = tree.benchmark
-    with engine(tree.engine.on_our_disk, 1) as where:
+    with writing(data.benchmark), engine(tree.engine.on_our_disk, 1) as where:
         runs = [
             where.submit(benchmark_run, run=run, params=wanted, prepared=data.prepared, clips=data.clips,
                          decisions=data.decisions, out=data.benchmark)
             for run in plan_runs(wanted)
         ]
         list(in_turn("benchmark-progress", "trainings", runs))
-    metrics = summarise(wanted, data.benchmark)
+        metrics = summarise(wanted, data.benchmark)
     if (found := read_benchmark(data.benchmark)) is not None:
         benchmark_table("benchmark", found)
     return metrics

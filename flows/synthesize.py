@@ -15,6 +15,7 @@ from flows.layout import Layout
 from flows.steps import sample_shard, sample_shard_at
 from tasks.devices import visible_devices
 from tasks.exchange import offer, take_shard, withdraw
+from tasks.ledger import writing
 from tasks.params import entry, load_params
 from tasks.rounds import clips_of_classes, sample_until
 from tasks.sample import Made, finish, plan_shards
@@ -28,7 +29,7 @@ def sample(params: Path, data: Layout, name: str) -> int:
     wanted = entry(tree.samples, name, "samples")
     checkpoint, out = data.checkpoint(wanted.generator), data.clips / name
     exchange, address = tree.engine.exchange, ""
-    with engine(tree.engine, len(visible_devices())) as own:
+    with writing(out), engine(tree.engine, len(visible_devices())) as own:
 
         def make(rounds: Sequence[Mapping[str, int]] | None = None, basis: Any = None) -> int:
             nonlocal address
@@ -54,7 +55,7 @@ def sample(params: Path, data: Layout, name: str) -> int:
             now, accepted = sample_until(wanted, classes, tree.filters[wanted.until], data.critics, out, make)
             counts(f"accepted-{name}", {f"{label}: {what}": one[what] for label, one in accepted.items()
                                         for what in ("wanted", "made", "kept")})
-    made = finish(wanted.generator, data.conditions, checkpoint, out)
+        made = finish(wanted.generator, data.conditions, checkpoint, out)
     if address:
         withdraw(address)
     took = sampling_time(done, time.monotonic() - began, own.workers, out, data.timing / "sample" / f"{name}.json")

@@ -70,7 +70,7 @@ def write_video(out: Path, film: Pixels, frames_per_second: float) -> None:
     factor = max(1, -(-SHORT_SIDE // min(film.shape[1:3])))
     large = film.repeat(factor, 1).repeat(factor, 2)
     large = np.pad(large, ((0, 0), (0, large.shape[1] % 2), (0, large.shape[2] % 2), (0, 0)))  # H.264 wants even sides
-    with atomic_path(out) as partial, av.open(str(partial), "w", format=_container(out)) as file:
+    with atomic_path(out, large.nbytes) as partial, av.open(str(partial), "w", format=_container(out)) as file:
         stream: Any = file.add_stream("libx264", rate=Fraction(frames_per_second).limit_denominator(1000))
         stream.height, stream.width, stream.pix_fmt = large.shape[1], large.shape[2], "yuv420p"
         stream.options = {"crf": "12"}

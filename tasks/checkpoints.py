@@ -12,9 +12,11 @@ import hashlib
 import importlib
 import io
 import json
+import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,7 +28,7 @@ from torch import Tensor, nn
 
 from models.generators import Checkpoint
 from models.trainer import TrainState
-from tasks.tables import PARTIAL, atomic_path, file_digest, make_folder, read_json, read_sealed, sync, write_sealed
+from tasks.tables import PARTIAL, atomic_path, file_digest, make_folder, read_json, read_sealed, space_for, sync, write_sealed
 
 RECORD = "checkpoint.json"
 _CONFIG = "config.json"
@@ -52,10 +54,23 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, fingerprint: str, t
     partial = folder / f".new{PARTIAL}"
     make_folder(folder)
     shutil.rmtree(partial, ignore_errors=True)
+    try:
+        digest = _write(partial, checkpoint, classes, fingerprint, trained_on)
+        _replace(folder, partial)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)  # a full disk is not to stay full
+    return digest
+
+
+def _write(partial: Path, checkpoint: Checkpoint, classes: dict[str, str], fingerprint: str,
+           trained_on: Mapping[str, Any]) -> str:
+    """Every file of the checkpoint, synced; returns its digest."""
     partial.mkdir()
-    for name, net in sorted(checkpoint.nets.items()):
-        _save_net(partial / name, net)
-    (partial / _LOSSES).write_text(_losses_text(checkpoint.losses))
+    needed = sum(value.nbytes for net in checkpoint.nets.values() for value in net.state_dict().values())
+    with space_for(partial.parent / RECORD, needed), _os_errors():
+        for name, net in sorted(checkpoint.nets.items()):
+            _save_net(partial / name, net)
+        (partial / _LOSSES).write_text(_losses_text(checkpoint.losses))
     record = {
         "kind": checkpoint.kind,
         "params": checkpoint.params,
@@ -68,6 +83,11 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, fingerprint: str, t
     write_sealed(partial / RECORD, {**record, "digest": digest, "fingerprint": fingerprint})
     for path in (*_files(partial), *(child for child in partial.iterdir() if child.is_dir()), partial):
         sync(path)
+    return digest
+
+
+def _replace(folder: Path, partial: Path) -> None:
+    """What is in `partial` takes the place of all that is in the folder, but for training states."""
     (folder / RECORD).unlink(missing_ok=True)
     sync(folder)
     for old in folder.iterdir():
@@ -77,9 +97,18 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, fingerprint: str, t
         if new.name == RECORD:
             sync(folder)  # everything it speaks of is durable before it is
         new.rename(folder / new.name)
-    partial.rmdir()
     sync(folder)
-    return digest
+
+
+@contextmanager
+def _os_errors() -> Iterator[None]:
+    """safetensors tells of a failed write in an error of its own; this gives the system's."""
+    try:
+        yield
+    except SafetensorError as error:
+        if (number := re.search(r"os error (\d+)", str(error))) is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
@@ -147,7 +176,8 @@ class FolderStates:
         for partial in self._folder.glob(f"*{PARTIAL}"):
             partial.unlink()  # of a killed run; a training has one writer
         checksum = _state_checksum([self._fingerprint, phase, state.step], tensors)
-        with atomic_path(self._path(phase)) as path:
+        needed = sum(value.nbytes for value in tensors.values())
+        with atomic_path(self._path(phase), needed) as path, _os_errors():
             save_file(tensors, path, {"state": json.dumps({"step": state.step, "checksum": checksum})})
 
     def clear(self) -> None:

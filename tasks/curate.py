@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 import shutil
@@ -48,7 +49,8 @@ def score_shard(clips: Path, shard: int, name: str, entry: Entry, critics: Path,
     rows = list(range(shard * store.shard_clips, min((shard + 1) * store.shard_clips, len(store))))
     described = Described(store, read_table(clips / "plan.parquet", PlanRecord))
     values = filter_of(entry, critics).score(described.read(rows))
-    atomic_write(file, save({"values": values.float().contiguous()}, {"fingerprint": mark}))
+    values = values.float().contiguous()
+    atomic_write(file, save({"values": values}, {"fingerprint": mark, "checksum": _checksum(values)}))
 
 
 def chain_folder(decisions: Path, only: Sequence[str] | None) -> Path:
@@ -151,9 +153,14 @@ def _values(file: Path, mark: str) -> torch.Tensor | None:
         return None
     try:
         with safe_open(file, "pt") as opened:
-            return opened.get_tensor("values") if (opened.metadata() or {}).get("fingerprint") == mark else None
+            said, values = opened.metadata() or {}, opened.get_tensor("values")
     except SafetensorError:
         return None
+    return values if said == {"fingerprint": mark, "checksum": _checksum(values)} else None
+
+
+def _checksum(values: torch.Tensor) -> str:
+    return hashlib.blake2b(values.numpy().tobytes(), digest_size=16).hexdigest()
 
 
 def filter_of(entry: Entry, critics: Path) -> Filter:

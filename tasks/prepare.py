@@ -91,15 +91,16 @@ def prepare(dataset: DatasetParams, seed: int, out: Path) -> dict[str, Any]:
 
 
 def _finished(out: Path, mark: str) -> dict[str, Any] | None:
-    """The summary of a finished run with this fingerprint whose files are all there."""
+    """The summary of a finished run with this fingerprint whose files are all there and whose shards are whole."""
     if not all((out / name).exists() for name in ("summary.json", "manifest.parquet", "quarantine.parquet")):
         return None
     try:
         summary: dict[str, Any] = read_json(out / "summary.json")
-        whole = summary["fingerprint"] == mark and ClipStore.open(out / "clips.zarr").digest == summary["store"]
+        store = ClipStore.open(out / "clips.zarr")
+        same = summary["fingerprint"] == mark and store.digest == summary["store"]
     except (ValueError, KeyError, TypeError):
         return None
-    return summary if whole else None
+    return summary if same and store.whole() == set(range(-(-len(store) // store.shard_clips))) else None
 
 
 def _clips(source: Source, dataset: DatasetParams,

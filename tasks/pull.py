@@ -6,9 +6,9 @@ import shutil
 from pathlib import Path
 
 from tasks.store import same_content
-from tasks.store_check import verify
-from tasks.tables import PARTIAL, file_digest, read_json
-from tasks.versions import FACTS, RELEASE, STORE, VersionFiles, plain
+from tasks.tables import PARTIAL
+from tasks.verify import verify_tree
+from tasks.versions import FACTS, RELEASE, VersionFiles, plain
 
 
 def pull(named: str, out: Path, repo: str = ".") -> Path:
@@ -35,14 +35,6 @@ def pull(named: str, out: Path, repo: str = ".") -> Path:
         partial.rename(out)
     elif not same_content(out / FACTS, files.cat_file(f"{RELEASE}/{FACTS}")):
         raise ValueError(f"{out}: is there already and is not {named}; give another --out")
-    if problems := _problems(out):
-        raise ValueError(f"{out}: {problems[0]} ({len(problems)} problems); delete it and pull {named} again")
+    if problems := verify_tree(out)[1]:
+        raise ValueError(f"{problems[0]} ({len(problems)} problems); delete {out} and pull {named} again")
     return out
-
-
-def _problems(folder: Path) -> list[str]:
-    """What in a release's folder is not as its release.json says."""
-    facts = read_json(folder / FACTS)
-    tables = [f"{name}: its bytes are not those that were released" for name, digest in sorted(facts["files"].items())
-              if not (folder / name).is_file() or file_digest(folder / name) != digest]
-    return tables + [f"{STORE}/{problem}" for problem in verify(folder / STORE)]

@@ -98,7 +98,7 @@ def release(params: ReleaseParams, dataset: DatasetParams, audit: AuditParams, p
         compared = [row for row in compared if not row.near_copy]
     mark = fingerprint("release", params.model_dump(mode="json"), source.digest, [record.clip_id for record in kept])
     out.mkdir(parents=True, exist_ok=True)
-    _sweep(out, mark)
+    _sweep(out)
     shown = _copy(source, kept, out / "clips.zarr", params.shard_clips, mark)
     manifest = _manifest(kept, shown, dataset, source)
     write_table(out / "manifest.parquet", manifest, ReleasedClip)
@@ -161,13 +161,11 @@ def _audited(params: AuditParams, name: str, folder: Path, source: ClipStore, ke
     return judged | {what: found[what] for what in ("threshold", "ratio", "own", "sentence")}, rows
 
 
-def _sweep(out: Path, mark: str) -> None:
-    """Withdraw a release of other clips, and remove what no release writes, so that equal releases are equal folders."""
-    known = out / "release.json"
-    if known.exists() and read_json(known).get("fingerprint") != mark:
-        known.unlink()
+def _sweep(out: Path) -> None:
+    """Withdraw what was released, and remove what no release writes, so that equal releases are equal folders."""
+    (out / "release.json").unlink(missing_ok=True)  # first, so that it never stands beside other tables
     for path in out.iterdir():
-        if path.name not in {*TABLES, "clips.zarr", "release.json"}:
+        if path.name not in {*TABLES, "clips.zarr"}:
             logger.info("%s: not part of the release, removed", path)
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 

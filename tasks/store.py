@@ -33,7 +33,7 @@ from models.clip import ClipBatch, Condition, clip_batch
 from tasks import commits
 from tasks.records import ShardRecord
 from tasks.shard_reader import ShardReader
-from tasks.tables import PARTIAL, atomic_write, checksum_of, read_json, sync
+from tasks.tables import PARTIAL, atomic_write, checksum_of, file_digest, read_json, sync
 
 Arrays = Mapping[str, NDArray[Any]]
 PlainArray = zarr.Array[Any]
@@ -93,9 +93,10 @@ class ClipStore:
 
     @classmethod
     def create(cls, path: Path, arrays: Mapping[str, ArraySpec], shard_clips: int, fingerprint: str) -> ClipStore:
-        """Open a store for writing: shards of this layout and fingerprint are kept, all others removed.
+        """Open a store for writing: whole shards of this layout and fingerprint are kept, all others removed.
 
-        Call it once, before any writer starts: it also sweeps the temporary files of killed ones.
+        Call it once, before any writer starts: it also sweeps the temporary files of killed ones. It hashes what is there, so
+        that a damaged shard is made again.
 
         Raises:
             ValueError: for an impossible layout, or if the folder holds something that is not a store.
@@ -104,13 +105,19 @@ class ClipStore:
             raise ValueError(f"{path}: arrays {sorted(arrays)}, shard_clips {shard_clips}; needs an array and shard_clips >= 1")
         shapes = {name: {"shape": list(spec.shape), "dtype": np.dtype(spec.dtype).name} for name, spec in arrays.items()}
         layout = {"arrays": dict(sorted(shapes.items())), "shard_clips": shard_clips, "fingerprint": fingerprint}
-        there = _layout(path)
-        if there is None or any(there.get(key) != value for key, value in layout.items()):
+        begun, there = {**layout, "clips": None, "digest": None}, _layout(path)
+        if there is None and (path / METADATA).exists():
+            there = begun  # its metadata was damaged; the records say by themselves what they are of
+        elif there is None or any(there.get(key) != value for key, value in layout.items()):
             _wipe(path)
-            there = {**layout, "clips": None, "digest": None}
+            there = begun
+        if damaged := commits.recorded_shards(path) - cls(path, there).whole():
+            there = begun
         for name, content in metadata_files(there).items():
             _put(path / name, content)
         _sweep(path)
+        for shard in damaged:
+            commits.remove_record(path, shard)
         return cls(path, there)
 
     @classmethod
@@ -161,6 +168,14 @@ class ClipStore:
     def done(self) -> set[int]:
         """Shards that need not be written again: a whole record of this fingerprint, files as long as their index says."""
         return {shard for shard in commits.recorded_shards(self.path) if self.has(shard)}
+
+    def whole(self) -> set[int]:
+        """Shards whose record is of this fingerprint and whose files are, hashed, those of the record."""
+        return {shard for shard in commits.recorded_shards(self.path) if self.has(shard) and self._as_recorded(shard)}
+
+    def _as_recorded(self, shard: int) -> bool:
+        files = self.record(shard).files
+        return set(files) == set(self._names(shard)) and all(file_digest(self.path / name) == files[name] for name in files)
 
     def write_shard(self, shard: int, ids: Sequence[str], arrays: Arrays) -> ShardRecord:
         """Commit one shard, whole. All shards but the last are full. Writers of different shards do not disturb each other.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import shutil
 import threading
 import types
 from collections.abc import Iterator, Sequence
@@ -27,19 +29,47 @@ Row = TypeVar("Row")
 _SCALARS: dict[Any, pa.DataType] = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
 
 
+class DiskFullError(OSError):
+    """There was no space left for a file; its message names the file, what it needs and what is free."""
+
+
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def space_for(path: Path, needed: int) -> Iterator[None]:
+    """The block writes up to `needed` bytes at `path`.
+
+    Raises:
+        DiskFullError: if the disk, or the user's share of it, is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        free = shutil.disk_usage(path.parent).free
+        raise DiskFullError(f"{path}: its disk is full: it needs up to {needed:,} bytes, {free:,} are free; free some and run "
+                            "this again, what is finished is kept") from error
+
+
+@contextmanager
+def atomic_path(path: Path, needed: int) -> Iterator[Path]:
     """A temporary name beside `path`; when the block ends, that file is synced and renamed to `path`.
 
     Whoever reads `path` sees the old file or the whole new one, also after a kill or a power cut. A hard link at `path`
     (DVC's cache) is replaced, never written through.
+
+    Args:
+        needed: bytes it will have at most, for the message if the disk is full.
+
+    Raises:
+        DiskFullError: if the disk is full.
     """
     make_folder(path.parent)
     partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}{PARTIAL}")
     try:
-        yield partial
-        sync(partial)
-        partial.replace(path)
+        with space_for(path, needed):
+            yield partial
+            sync(partial)
+            partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
     sync(path.parent)
@@ -47,7 +77,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 def atomic_write(path: Path, content: bytes) -> None:
     """Write a whole file by temporary name, fsync and rename; missing folders are made."""
-    with atomic_path(path) as partial:
+    with atomic_path(path, len(content)) as partial:
         partial.write_bytes(content)
 
 
@@ -162,7 +192,7 @@ def write_table(path: Path, rows: Sequence[Row], cls: type[Row]) -> None:
     table = pa.Table.from_arrays(columns, schema=schema)
     _check_values(path, table, cls)
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", version="2.6", row_group_size=ROWS_TOGETHER)
+    pq.write_table(table, sink, compression="zstd", version="2.6", row_group_size=ROWS_TOGETHER, write_page_checksum=True)
     atomic_write(path, sink.getvalue().to_pybytes())
 
 
@@ -174,7 +204,7 @@ def read_table(path: Path, cls: type[Row], rows: range | None = None) -> list[Ro
     """
     schema = schema_of(cls)
     try:
-        file = pq.ParquetFile(path)
+        file = pq.ParquetFile(path, page_checksum_verification=True)
         table = file.read() if rows is None else _some(file, rows)
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file; run the stage that makes it") from None

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from tasks.checkpoints import load_checkpoint
+from tasks.ledger import LEDGER, ledger_problems
 from tasks.store_check import verify
+from tasks.tables import file_digest, read_json
+
+RELEASE, STORE = "release.json", "clips.zarr"
 
 
 def verify_tree(path: Path) -> tuple[int, list[str]]:
-    """Verify every clip store and checkpoint at or below `path`.
+    """Verify every clip store, checkpoint, ledger and release at or below `path`.
 
     Returns:
-        How many stores and checkpoints were checked, and one line per problem with the file in it.
+        How many of them were checked, and one line per problem with the file in it.
 
     Raises:
         FileNotFoundError: if `path` does not exist.
@@ -29,4 +34,21 @@ def verify_tree(path: Path) -> tuple[int, list[str]]:
             load_checkpoint(checkpoint)
         except (ValueError, OSError) as error:
             problems.append(str(error))
-    return len(stores) + len(checkpoints), problems
+    ledgers = sorted(found.parent for found in path.rglob(LEDGER))
+    problems += [problem for folder in ledgers for problem in ledger_problems(folder)]
+    releases = sorted(found.parent for found in path.rglob(RELEASE))
+    problems += [problem for folder in releases for problem in _release_problems(folder)]
+    return len(stores) + len(checkpoints) + len(ledgers) + len(releases), problems
+
+
+def _release_problems(folder: Path) -> list[str]:
+    """What is not as the release's own facts say; a version that wrote no ledgers has nothing else."""
+    try:
+        facts: Any = read_json(folder / RELEASE)
+        files = dict(facts["files"])
+    except (ValueError, KeyError, TypeError) as error:
+        return [f"{folder / RELEASE}: is not a release's ({error}); run `cinefab release` again"]
+    missing = [] if (folder / STORE).is_dir() else [f"{folder / STORE}: is missing"]
+    return missing + [f"{folder / name}: its bytes are not those that were released"
+                      for name, digest in sorted(files.items())
+                      if not (folder / name).is_file() or file_digest(folder / name) != digest]

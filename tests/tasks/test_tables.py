@@ -196,7 +196,7 @@ def test_a_seal_breaks_with_any_bit(tmp_path_factory: pytest.TempPathFactory, da
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "new" / "folder" / "a.json"
     atomic_write(path, b"old")
-    with pytest.raises(RuntimeError), atomic_path(path) as partial:
+    with pytest.raises(RuntimeError), atomic_path(path, 4) as partial:
         partial.write_bytes(b"half")
         assert partial.name.endswith(".partial") and partial.parent == path.parent
         raise RuntimeError("the power went")
