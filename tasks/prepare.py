@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 
 from models import plugin
 from models.clip import UNKNOWN
+from tasks.decoder import decoded
 from tasks.derived import volume_labels
 from tasks.fingerprint import fingerprint
 from tasks.params import DatasetParams
@@ -61,10 +62,14 @@ def prepare(dataset: DatasetParams, seed: int, out: Path) -> dict[str, Any]:
     location = Path(dataset.location)
     if not location.exists():
         raise ValueError(f"dataset.location: {location} does not exist; give the folder that holds the data")
-    reader = plugin.load("tasks.readers", dataset.reader)
-    sources: list[Source] = list(reader.sources(location, reader.Params.model_validate(dataset.options)))
-    if not sources:
-        raise ValueError(f"dataset.location: {location} holds nothing that reader {dataset.reader} can read")
+    options = plugin.params("tasks.readers", {"kind": dataset.reader, **dataset.options})
+    with decoded(dataset.reader, location, options, dataset.decoder) as sources:
+        if not sources:
+            raise ValueError(f"dataset.location: {location} holds nothing that reader {dataset.reader} can read")
+        return _prepare(dataset, seed, sources, out)
+
+
+def _prepare(dataset: DatasetParams, seed: int, sources: list[Source], out: Path) -> dict[str, Any]:
     digests = [source.digest() if source.megabytes() <= dataset.max_file_mb else "" for source in sources]
     listed = [[one.name, one.patient, one.label, one.text, one.site, digest]
               for one, digest in zip(sources, digests, strict=True)]

@@ -19,7 +19,7 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from models.clip import UNKNOWN
+from models.unknown import UNKNOWN
 from tasks.readers import QuarantinedError, Source, Volume, nifti
 
 Group = Literal["NOR", "MINF", "DCM", "HCM", "RV"]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from pydantic import Field
 
-from models.clip import UNKNOWN
+from models.unknown import UNKNOWN
 from tasks.patients import PatientParams, patient_lookup
 from tasks.readers import QuarantinedError, Source, Volume
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
-from models.clip import UNKNOWN
+from models.unknown import UNKNOWN
 from tasks.readers import QuarantinedError, Source, Volume
 
 ACTIONS = ("other", "picking up the needle", "positioning the needle tip", "pushing the needle through the tissue",
