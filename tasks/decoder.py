@@ -1,7 +1,6 @@
 """Raw files are decoded in another process, with limits: decoders are C code, and a file may be made to turn them against us.
 
-    with decoded("dicom", location, params, DecoderParams()) as sources:
-        volume = sources[0].read()
+    volume = decoded("dicom", location, params, DecoderParams())[0].read()
 
 What crashes, hangs or asks for too much memory there costs one file, which is quarantined with that reason, and the next one is
 read by a new worker. Nothing that comes back is trusted more than a file: a JSON header, then the bytes of arrays of numbers,
@@ -16,8 +15,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import weakref
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,9 +32,8 @@ from tasks.readers import QuarantinedError, Source, Volume
 _ROOT = Path(__file__).parent.parent
 
 
-@contextmanager
-def decoded(reader: str, location: Path, options: BaseModel, limits: DecoderParams) -> Iterator[list[Source]]:
-    """The sources of a reader, listed and, inside the block, read by another process; one thread at a time.
+def decoded(reader: str, location: Path, options: BaseModel, limits: DecoderParams) -> list[Source]:
+    """The sources of a reader, listed and read by another process, which lives as long as any of them; one thread at a time.
 
     A reader that computes what it gives (the phantom) is called here.
 
@@ -48,14 +45,9 @@ def decoded(reader: str, location: Path, options: BaseModel, limits: DecoderPara
     """
     module = plugin.load("tasks.readers", reader)
     if getattr(module, "COMPUTED", False):
-        yield module.sources(location, options)
-        return
-    decoder = _Decoder(limits)
-    try:
-        task = {"reader": reader, "location": str(location), "options": options.model_dump(mode="json")}
-        yield decoder.sources(location, task)
-    finally:
-        decoder.close()
+        return list(module.sources(location, options))
+    task = {"reader": reader, "location": str(location), "options": options.model_dump(mode="json")}
+    return _Decoder(limits).sources(location, task)
 
 
 class _Decoder:
@@ -69,9 +61,10 @@ class _Decoder:
         env = {**os.environ, "PYTHONPATH": path, "MALLOC_ARENA_MAX": "2"}
         command = [sys.executable, "-P", "-m", "tasks.decoder_process", str(theirs.fileno())]
         with theirs:  # libraries complain on standard error, in the words of the file
-            self._process = subprocess.Popen(command, env=env, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
-                                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        self._worker: socket.socket | None = None
+            process = subprocess.Popen(command, env=env, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
+                                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self._worker: socket.socket | None = None  # closes with the last reference, which ends the worker
+        weakref.finalize(self, _end, process)
 
     def sources(self, location: Path, task: dict[str, Any]) -> list[Source]:
         try:
@@ -93,18 +86,19 @@ class _Decoder:
             answer = receive(self._worker)
             if "refused" in answer:
                 raise QuarantinedError(answer["refused"])
-            arrays = [self._array(self._worker, dtype, shape) for dtype, shape in answer.pop("arrays")]
+            frames, *masks = (self._array(self._worker, dtype, shape) for dtype, shape in answer["arrays"])
         except OSError:
             raise QuarantinedError(self._next_worker()) from None
-        labels = answer.pop("labels")
-        return Volume(arrays[0], *arrays[1:], **answer, labels=None if labels is None else tuple(labels))
+        labels = answer["labels"]
+        return Volume(frames, masks[0] if masks else None, answer["frame_time_ms"], answer["mask_volume"],
+                      None if labels is None else tuple(labels))
 
     def _array(self, worker: socket.socket, dtype: str, shape: list[int]) -> NDArray[Any]:
         kind = np.dtype(dtype)
         if kind.kind not in "buif" or math.prod(shape) * kind.itemsize > self._memory:
             raise QuarantinedError(f"cannot be decoded: gives {dtype} {shape}")
         array = np.empty(shape, kind)
-        receive_into(worker, memoryview(array.reshape(-1).view(np.uint8)))
+        receive_into(worker, array.reshape(-1).view(np.uint8).data)
         return array
 
     def _next_worker(self) -> str:
@@ -117,9 +111,7 @@ class _Decoder:
         self._worker = socket.socket(fileno=descriptors[0])
         return str(json.loads(said))
 
-    def close(self) -> None:
-        for one in (self._worker, self._control):
-            if one is not None:
-                one.close()
-        self._process.kill()  # its worker ends with whatever it decodes, and within its time
-        self._process.wait()
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()

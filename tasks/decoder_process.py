@@ -69,7 +69,7 @@ def send(to: socket.socket, header: Any, arrays: Sequence[NDArray[Any]] = ()) ->
     content = json.dumps(header).encode()
     to.sendall(len(content).to_bytes(8, "big") + content)
     for array in arrays:
-        to.sendall(memoryview(array.reshape(-1).view(np.uint8)))
+        to.sendall(array.reshape(-1).view(np.uint8).data)
 
 
 def receive(source: socket.socket) -> Any:

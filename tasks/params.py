@@ -61,8 +61,8 @@ class SplitParams(Section):
 class DecoderParams(Section):
     """What the process that decodes raw files may take for one of them; one that takes more is quarantined."""
 
-    memory_gb: float = Field(8, gt=0, description="beyond the some 100 MB of the process itself; for larger volumes more")
-    seconds: int = Field(600, gt=0, description="by the clock; four times as many of processor time")
+    memory_gb: float = Field(default=8, gt=0, description="beyond the process itself; larger volumes need more")
+    seconds: int = Field(default=600, gt=0, description="by the clock; four times as many of processor time")
 
 
 class DatasetParams(Section):

@@ -63,14 +63,10 @@ def prepare(dataset: DatasetParams, seed: int, out: Path) -> dict[str, Any]:
     if not location.exists():
         raise ValueError(f"dataset.location: {location} does not exist; give the folder that holds the data")
     options = plugin.params("tasks.readers", {"kind": dataset.reader, **dataset.options})
-    with decoded(dataset.reader, location, options, dataset.decoder) as sources:
-        if not sources:
-            raise ValueError(f"dataset.location: {location} holds nothing that reader {dataset.reader} can read")
-        return _prepare(dataset, seed, sources, out)
-
-
-def _prepare(dataset: DatasetParams, seed: int, sources: list[Source], out: Path) -> dict[str, Any]:
-    digests = [source.digest() if source.megabytes() <= dataset.max_file_mb else "" for source in sources]
+    if not (sources := decoded(dataset.reader, location, options, dataset.decoder)):
+        raise ValueError(f"dataset.location: {location} holds nothing that reader {dataset.reader} can read")
+    unread = [_unread(source, dataset) for source in sources]
+    digests = ["" if reason else source.digest() for source, reason in zip(sources, unread, strict=True)]
     listed = [[one.name, one.patient, one.label, one.text, one.site, digest]
               for one, digest in zip(sources, digests, strict=True)]
     mark = fingerprint("prepare", dataset.model_dump(mode="json", exclude={"location"}), seed, listed)
@@ -78,7 +74,7 @@ def _prepare(dataset: DatasetParams, seed: int, sources: list[Source], out: Path
         return summary
     (out / "summary.json").unlink(missing_ok=True)
 
-    found, refused, shape = _survey(sources, dataset)
+    found, refused, shape = _survey(sources, unread, dataset)
     write_table(out / "quarantine.parquet", refused, QuarantineRecord)
     if not found:
         first = refused[0]
@@ -107,17 +103,22 @@ def _finished(out: Path, mark: str) -> dict[str, Any] | None:
     return summary if whole else None
 
 
+def _unread(source: Source, dataset: DatasetParams) -> str | None:
+    """Why a source is not even opened; None if it is to be."""
+    if (reason := source.outside(Path(dataset.location))) is not None:
+        return reason
+    if not source.patient:
+        return "has no patient in dataset.options.table or by dataset.options.patient_pattern"
+    if (size := source.megabytes()) > dataset.max_file_mb:
+        return f"is larger than dataset.max_file_mb: {size:.0f} MB"
+    return "is empty" if any(file.stat().st_size == 0 for file in source.files) else None
+
+
 def _clips(source: Source, dataset: DatasetParams,
            refuse: Callable[[str], None]) -> Iterator[tuple[Clip, float | None, str | None]]:
     """The clips of one source, with the mask volume of the whole and the class of each; `refuse` is told the reason of all that
     gives none."""
     try:
-        if not source.patient:
-            raise QuarantinedError("has no patient in dataset.options.table or by dataset.options.patient_pattern")
-        if (size := source.megabytes()) > dataset.max_file_mb:
-            raise QuarantinedError(f"is larger than dataset.max_file_mb: {size:.0f} MB")
-        if any(file.stat().st_size == 0 for file in source.files):
-            raise QuarantinedError("is empty")
         volume = source.read()
         check_volume(volume, len(dataset.classes))
         starts = window_starts(len(volume.frames), dataset.clip_frames, dataset.stride, dataset.clips_per_source,
@@ -142,7 +143,8 @@ def _clip_id(frames: NDArray[np.uint8], masks: NDArray[np.uint8]) -> str:
     return clip_digest({"frames": frames, "masks": masks})
 
 
-def _survey(sources: list[Source], dataset: DatasetParams) -> tuple[list[_Found], list[QuarantineRecord], tuple[int, ...]]:
+def _survey(sources: list[Source], unread: list[str | None],
+            dataset: DatasetParams) -> tuple[list[_Found], list[QuarantineRecord], tuple[int, ...]]:
     """First pass: what every clip is, what was refused and why, and the one shape (T, H, W, C)."""
     found: list[_Found] = []
     refused: list[QuarantineRecord] = []
@@ -150,6 +152,9 @@ def _survey(sources: list[Source], dataset: DatasetParams) -> tuple[list[_Found]
     shape: tuple[int, ...] = ()
     bar = tqdm(sources, desc="survey", unit="file", mininterval=2)
     for number, source in enumerate(bar):
+        if (reason := unread[number]) is not None:
+            refused.append(QuarantineRecord(source.name, reason))
+            continue
         reasons: list[str] = []
         for (start, frames, masks), volume, label in _clips(source, dataset, reasons.append):
             shape = shape or frames.shape
@@ -230,11 +235,20 @@ def _write(store: ClipStore, sources: list[Source], found: list[_Found], records
 def _rows(numbers: Iterable[int], sources: list[Source], rows: dict[tuple[int, int], int], wanted: set[int],
           dataset: DatasetParams) -> Iterator[Clip]:
     """Row, frames and masks of the wanted clips, in row order."""
+    owed: dict[int, set[int]] = {}
+    for (source, _), place in rows.items():
+        if place in wanted:
+            owed.setdefault(source, set()).add(place)
     for number in numbers:
-        for (start, frames, masks), _, _ in _clips(sources[number], dataset, lambda reason: None):
+        left, reasons = owed[number], ["gives none"]
+        for (start, frames, masks), _, _ in _clips(sources[number], dataset, reasons.append):
             row = rows.get((number, start))
             if row in wanted and row is not None:
+                left.discard(row)
                 yield row, frames, masks
+        if left:
+            raise ValueError(f"{sources[number].name}: gave {len(left)} clips the first time, but now it {reasons[-1]}; run "
+                             "prepare again")
 
 
 def _label_pixels(store: ClipStore, classes: int) -> list[int]:

@@ -76,3 +76,14 @@ class Source:
 
     def megabytes(self) -> float:
         return sum(file.stat().st_size for file in self.files) / 1e6
+
+    def outside(self, location: Path) -> str | None:
+        """Why its files are not to be opened: one is no plain file, or a link leads out of the data set's folder; None if they
+        are to be."""
+        root = location.resolve()
+        for file in self.files:
+            if not (there := file.resolve()).is_relative_to(root):
+                return f"leads out of the data set's folder: {file.name} is a link; put the file itself there"
+            if not there.is_file():
+                return f"is no plain file: {file.name}"
+        return None
