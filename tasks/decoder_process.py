@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,8 @@ from tasks.readers import QuarantinedError, Source
 OPEN_FILES = 256
 PROCESSOR_SHARE = 4
 """Seconds of processor time for one of the clock: decoders of video have threads."""
-OUT_OF_MEMORY = 3
-"""How a worker ends that was refused memory: it may hold much of it, and what C code made of the refusal nobody knows."""
+BROKEN, OUT_OF_MEMORY = 1, 3
+"""How a worker ends that failed, and one that was refused memory: much may be held, and C code may have taken it badly."""
 
 
 def main(control: socket.socket) -> None:
@@ -91,7 +92,7 @@ def receive_into(source: socket.socket, buffer: memoryview) -> None:
 
 def _described(source: Source) -> dict[str, Any]:
     """All of a source but what decodes it."""
-    kept = {name: getattr(source, name) for name in ("name", "patient", "label", "text", "key", "site")}
+    kept = {field.name: getattr(source, field.name) for field in fields(source) if field.name != "read"}
     return {**kept, "files": [str(file) for file in source.files], "texts": dict(source.texts)}
 
 
@@ -108,21 +109,25 @@ def _limit(memory: int) -> None:
 def _work(asked: socket.socket, sources: Sequence[Source], seconds: int) -> None:
     """Decode what is asked for until nobody asks; never returns. The kernel ends one that takes too long, in C code as well."""
     try:
-        while True:
-            source = sources[receive(asked)]
+        while (number := _asked_for(asked)) is not None:
             used = math.ceil(sum(os.times()[:2]))
             hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
             resource.setrlimit(resource.RLIMIT_CPU, (used + PROCESSOR_SHARE * seconds, hard))
             signal.alarm(seconds)
-            header, arrays = _decoded(source)
+            header, arrays = _decoded(sources[number])
             signal.alarm(0)
             send(asked, header, arrays)
-    except OSError:
         os._exit(0)
     except MemoryError:
         os._exit(OUT_OF_MEMORY)
     finally:
-        os._exit(1)
+        os._exit(BROKEN)
+
+
+def _asked_for(asked: socket.socket) -> int | None:
+    with contextlib.suppress(OSError):
+        return int(receive(asked))
+    return None
 
 
 def _decoded(source: Source) -> tuple[dict[str, Any], list[NDArray[Any]]]:
@@ -134,6 +139,8 @@ def _decoded(source: Source) -> tuple[dict[str, Any], list[NDArray[Any]]]:
         raise
     except Exception as error:  # decoders raise what they like; its words may hold what the file says of a person
         return {"refused": f"cannot be decoded ({type(error).__name__})"}, []
+    if any(one is not None and one.dtype.kind not in "buif" for one in (volume.frames, volume.masks)):
+        return {"refused": f"has pixels that are not numbers: {volume.frames.dtype}"}, []
     arrays = [np.ascontiguousarray(one) for one in (volume.frames, volume.masks) if one is not None]
     return {
         "arrays": [[one.dtype.str, one.shape] for one in arrays],

@@ -219,7 +219,7 @@ def _write(store: ClipStore, sources: list[Source], found: list[_Found], records
     ids: list[str] = []
     frames: list[NDArray[np.uint8]] = []
     masks: list[NDArray[np.uint8]] = []
-    for row, pixels, labels in _rows(bar, sources, rows, missing, dataset):
+    for row, pixels, labels in _rows(bar, sources, rows, missing, records, dataset):
         if _clip_id(pixels, labels) != records[row].clip_id:
             raise ValueError(f"{sources[found[row].source].name}: changed while it was read; run prepare again")
         ids.append(records[row].clip_id)
@@ -233,7 +233,7 @@ def _write(store: ClipStore, sources: list[Source], found: list[_Found], records
 
 
 def _rows(numbers: Iterable[int], sources: list[Source], rows: dict[tuple[int, int], int], wanted: set[int],
-          dataset: DatasetParams) -> Iterator[Clip]:
+          records: list[ClipRecord], dataset: DatasetParams) -> Iterator[Clip]:
     """Row, frames and masks of the wanted clips, in row order."""
     owed: dict[int, set[int]] = {}
     for (source, _), place in rows.items():
@@ -247,8 +247,8 @@ def _rows(numbers: Iterable[int], sources: list[Source], rows: dict[tuple[int, i
                 left.discard(row)
                 yield row, frames, masks
         if left:
-            raise ValueError(f"{sources[number].name}: gave {len(left)} clips the first time, but now it {reasons[-1]}; run "
-                             "prepare again")
+            raise ValueError(f"{records[min(left)].source[:16]}: gave {len(left)} clips the first time, but now it "
+                             f"{reasons[-1]}; run prepare again")
 
 
 def _label_pixels(store: ClipStore, classes: int) -> list[int]:

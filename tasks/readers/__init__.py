@@ -83,7 +83,7 @@ class Source:
         root = location.resolve()
         for file in self.files:
             if not (there := file.resolve()).is_relative_to(root):
-                return f"leads out of the data set's folder: {file.name} is a link; put the file itself there"
+                return "leads out of the data set's folder by a link; put the file itself there"
             if not there.is_file():
-                return f"is no plain file: {file.name}"
+                return "is no plain file, or a link to nothing"
         return None
