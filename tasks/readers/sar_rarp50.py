@@ -13,6 +13,7 @@ import csv
 import re
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -74,7 +75,7 @@ def _read(video: Path, actions: Path, masks: list[Path], wanted: list[str], para
 def _frames(video: Path, params: Params) -> NDArray[np.uint8]:
     """(F, H, W, 3), every n-th frame."""
     height, width = params.size
-    found: list[NDArray[np.uint8]] = []
+    found: list[NDArray[Any]] = []
     try:
         with av.open(str(video), options=OPTIONS) as container:
             for number, frame in enumerate(container.decode(video=0)):

@@ -196,5 +196,5 @@ def test_a_file_that_fails_the_second_time_is_named(tmp_path: Path, monkeypatch:
         return found
 
     monkeypatch.setattr(module, "_survey", then_broken)
-    with pytest.raises(ValueError, match="^[0-9a-f]{16}: gave 1 clips the first time, but now it .*cannot be read.*again"):
+    with pytest.raises(ValueError, match=r"^[0-9a-f]{16}: gave 1 clips the first time, but now it .*cannot be read.*again"):
         prepare(tree, 0, tmp_path / "out")
