@@ -89,8 +89,8 @@ def _read(data: Path, nodule: str, masked: bool, unused: str) -> Volume:
     try:
         with _h5py().File(data, "r") as file:
             for name in ("annot_id", "frame_num", "image", "mask"):
-                link = file.get(name, getlink=True)
-                if link is not None and (not isinstance(link, _h5py().HardLink) or file[name].external or file[name].is_virtual):
+                here = isinstance(file.get(name, getlink=True), _h5py().HardLink | None)
+                if not here or (name in file and (file[name].external or file[name].is_virtual)):
                     raise QuarantinedError(f"keeps its {name} elsewhere than in itself")
             owners = [bytes(owner).decode().strip().rstrip("_") for owner in file["annot_id"][:]]
             places = [place for place, owner in enumerate(owners) if owner == nodule]
