@@ -11,12 +11,16 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from pydantic import Field
 
-from models.clip import UNKNOWN
+from models.unknown import UNKNOWN
 from tasks.patients import PatientParams, patient_lookup
 from tasks.readers import QuarantinedError, Source, Volume
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
+"""PIL goes by the content, and others start programs: what says it is PostScript is given to Ghostscript."""
 MAX_PIXELS = 64_000_000
+MAX_VALUES = 2**31
+"""Of a clip: pictures x height x width x channels."""
 
 
 class Params(PatientParams):
@@ -62,9 +66,13 @@ def _mask_of(file: Path, root: Path, masks: Path, suffix: str) -> Path | None:
 
 
 def _read(files: list[Path], masks: list[Path | None], color: bool) -> Volume:
-    frames = [picture(file, "RGB" if color else "L") for file in files]
-    if any(frame.shape != frames[0].shape for frame in frames):
-        raise QuarantinedError("pictures differ in size")
+    frames: list[NDArray[np.uint8]] = []
+    for file in files:
+        frames.append(picture(file, "RGB" if color else "L"))
+        if frames[-1].shape != frames[0].shape:
+            raise QuarantinedError("pictures differ in size")
+        if frames[0].size * len(files) > MAX_VALUES:
+            raise QuarantinedError(f"declares {frames[0].size * len(files)} values, more than {MAX_VALUES}")
     video = np.stack(frames)
     return Volume(video if color else video[..., None], mask_pictures(masks, video.shape[:3]) if masks else None)
 
@@ -72,7 +80,7 @@ def _read(files: list[Path], masks: list[Path | None], color: bool) -> Volume:
 def picture(file: Path, mode: str) -> NDArray[np.uint8]:
     """One decoded picture; QuarantinedError if it cannot be or is too large."""
     try:
-        with Image.open(file) as opened:
+        with Image.open(file, formats=FORMATS) as opened:
             if opened.width * opened.height > MAX_PIXELS:
                 raise QuarantinedError(f"{file.name} declares {opened.width}x{opened.height} pixels")
             if opened.mode.startswith("I") and mode == "L":  # 16 bits: PIL's own conversion clips
@@ -114,7 +122,7 @@ def mask_pictures(files: Sequence[Path | None], shape: tuple[int, ...]) -> NDArr
 
 def _is_grey(file: Path) -> bool:
     try:
-        with Image.open(file) as opened:
+        with Image.open(file, formats=FORMATS) as opened:
             return opened.mode != "P"
-    except (UnidentifiedImageError, OSError) as error:
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise QuarantinedError(f"{file.name} cannot be read: {error}") from None
