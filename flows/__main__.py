@@ -305,7 +305,7 @@ def source(
 def deidentify(
     folder: Annotated[Path, typer.Argument(metavar="IN", help="DICOM files, at any depth")],
     out: Annotated[Path, typer.Argument(help="a new folder, elsewhere")],
-    recipe: Annotated[Path | None, typer.Option(help="YAML: {blank: [[x0, y0, x1, y1], ...]}, the boxes of burned-in text")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="YAML: {blank: [[x0, y0, x1, y1], ...]}, boxes of burned-in text")] = None,
 ) -> None:
     """Write de-identified copies of DICOM files: PS3.15's basic profile, burned-in text hidden, see docs/deidentification.md.
 

@@ -1,8 +1,8 @@
 """De-identified copies of a folder of DICOM files, for a site that wants the raw folder clean before anybody else sees it.
 
-Headers follow PS3.15's basic profile (`tasks.confidentiality`), burned-in text is hidden as the reader of DICOM hides it, pixels
-are decoded and written anew without compression, so that no comment inside of a compressed frame and no byte behind the last one
-comes along. Preamble and file meta information are new. Equal files and the same key give equal copies.
+Headers follow PS3.15's basic profile (`tasks.confidentiality`), burned-in text is hidden as the reader of DICOM hides it.
+Pixels are decoded and written anew without compression, so that no comment inside of a compressed frame and no byte behind the
+last one comes along. Preamble and file meta information are new. Equal files and the same key give equal copies.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from tasks.readers.dicom import read_pixels
 from tasks.records import QuarantineRecord
 from tasks.tables import atomic_write, file_digest
 
-NEVER_ABSENT = ("PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "ReferringPhysicianName", "StudyID", "AccessionNumber",
-                "SeriesNumber", "InstanceNumber", "Manufacturer")
-"""Type 2 in the modules that every image has (PS3.3 C.7.1.1, C.7.2.1, C.7.3.1, C.7.5.1, C.7.6.1): empty where nothing is left."""
+NEVER_ABSENT = ("PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "ReferringPhysicianName", "StudyID",
+                "AccessionNumber", "SeriesNumber", "InstanceNumber", "Manufacturer")
+"""Type 2 in modules that every image has (PS3.3 C.7.1.1, C.7.2.1, C.7.3.1, C.7.5.1, C.7.6.1): empty where nothing is left."""
 
 
 @dataclass(frozen=True)

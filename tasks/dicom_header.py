@@ -53,15 +53,15 @@ PIXELS = frozenset({
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """pydicom does not check, and quote in a warning, what it reads: it would go to a log."""
-    before = config.settings.reading_validation_mode
-    config.settings.reading_validation_mode = config.IGNORE
+    """pydicom quotes in warnings and in its log what it reads; here it says nothing, and does not check more than it must."""
+    before, said = config.settings.reading_validation_mode, config.logger.disabled
+    config.settings.reading_validation_mode, config.logger.disabled = config.IGNORE, True
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        config.settings.reading_validation_mode = before
+        config.settings.reading_validation_mode, config.logger.disabled = before, said
 
 
 def read_kept(file: Path) -> FileDataset:

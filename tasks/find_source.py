@@ -44,8 +44,8 @@ def _files(folder: Path) -> Iterator[Path]:
 
 def _checked(beginning: str) -> str:
     if len(beginning) < LEAST or set(beginning) - set(string.hexdigits):
-        raise ValueError(f"source: {beginning!r} is no beginning of a digest; give {LEAST} or more hexadecimal digits of `file` "
-                         "in quarantine.parquet or of `source` in manifest.parquet")
+        raise ValueError(f"source: {beginning!r} is no beginning of a digest; give {LEAST} or more hexadecimal digits of "
+                         "`file` in quarantine.parquet or of `source` in manifest.parquet")
     return beginning.lower()
 
 
