@@ -277,6 +277,50 @@ def verify(path: Annotated[Path, typer.Argument(help="a store, a set, a checkpoi
     raise typer.Exit(1 if problems or not checked else 0)
 
 
+@app.command()
+def source(
+    digest: Annotated[str, typer.Argument(help="its beginning, of `file` in a quarantine or of `source` in the manifest")],
+    folder: Annotated[Path | None, typer.Argument(help="look there, not in the data set of the parameters")] = None,
+    params: ParamsPath = PARAMS,
+) -> None:
+    """Print which files a digest stands for: tables and logs hold no file names, which may be those of people.
+
+    Examples: `cinefab source 0a1b2c3d4e5f6071`, `cinefab source 0a1b2c3d4e5f6071 /data/lesions`
+    """
+    from flows.prepare import OBJECTS
+    from tasks.find_source import find_file, find_source
+    from tasks.local_copy import local_copy
+    from tasks.params import load_params
+
+    if folder is None:
+        dataset = load_params(params).dataset
+        location = local_copy(dataset.location, OBJECTS)
+        found = find_source(digest, dataset.reader, location, dataset.options, dataset.max_file_mb)
+    else:
+        found = find_file(digest, folder)
+    typer.echo("\n".join(map(str, found)))
+
+
+@app.command()
+def deidentify(
+    folder: Annotated[Path, typer.Argument(metavar="IN", help="DICOM files, at any depth")],
+    out: Annotated[Path, typer.Argument(help="a new folder, elsewhere")],
+    recipe: Annotated[Path | None, typer.Option(help="YAML: {blank: [[x0, y0, x1, y1], ...]}, boxes of burned-in text")] = None,
+) -> None:
+    """Write de-identified copies of DICOM files: PS3.15's basic profile, burned-in text hidden, see docs/deidentification.md.
+
+    Files that cannot be cleaned are left out; exit status 1 if any is. `cinefab source DIGEST IN` finds them.
+
+    Example: `cinefab deidentify /data/echo /data/echo_clean --recipe device.yaml`
+    """
+    from tasks.deidentify import deidentify as copy
+    from tasks.deidentify import lines, read_recipe
+
+    found = copy(folder, out, read_recipe(recipe) if recipe else None)
+    typer.echo("\n".join(lines(found)))
+    raise typer.Exit(1 if found.left_out else 0)
+
+
 @app.command(name="list", rich_help_panel=released)
 def list_versions(repo: RepoPath = ".") -> None:
     """The released versions of a repository, with what their changelogs begin with.

@@ -14,6 +14,8 @@ from tasks.readers import QuarantinedError, nifti
 from tasks.tables import make_folder
 
 TASK = "Task04_Hippocampus"
+PATIENT = "(?P<patient>hippocampus_[0-9]+)"
+"""Public names, which are numbers: the profiles say the same."""
 LABELS = 2
 """Anterior and posterior."""
 
@@ -81,7 +83,7 @@ def _check(images: Path, labels: Path) -> int:
         raise ValueError(f"data hippocampus: {len(unpaired)} files in {images.parent} lack their partner, e.g. {unpaired[0]}")
     if not names:
         raise ValueError(f"data hippocampus: {images} holds no *.nii.gz; give the folder of the unpacked archive")
-    options = nifti.Params.model_validate({"images": images.name, "masks": labels.name})
+    options = nifti.Params.model_validate({"images": images.name, "masks": labels.name, "patient_pattern": PATIENT})
     for source in decoded("nifti", images.parent, options, DecoderParams()):
         try:
             masks = source.read().masks

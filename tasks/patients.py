@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import re
 import string
 from collections.abc import Callable, Sequence
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from tasks.pseudonyms import pseudonym
 
 OUTSIDE = "outside:"
 """How the names of outside patients begin."""
@@ -29,8 +30,9 @@ class PatientParams(BaseModel):
     """How to find patient, label and text; every file reader's Params extends it.
 
     With a table, files it does not list are quarantined. Without one, `patient_pattern`'s group "patient" (and "label", if it
-    has one) is searched in the relative name; with neither, every file is a patient of its own, named by a hash of its name, so
-    that names, which may be those of people, stay out of the manifest.
+    has one) is searched in the relative name; with neither, every file is a patient of its own, named by a keyed hash of its
+    name, so that names, which may be those of people, stay out of the manifest. What a table or a pattern gives as patient,
+    label, site and text goes into manifests and releases as it is: have them give codes.
 
     The text is `text` with the row's values in the places of columns in braces; {findings} is the list of those columns of
     `findings` that hold 1, true or yes: `text: "{probe} probe, {findings}"`, `findings: {b_lines: B-lines}`.
@@ -49,6 +51,11 @@ class PatientParams(BaseModel):
     no_findings: str = Field("no findings", description="what {findings} says when no column holds")
     patient_pattern: str | None = Field(None, description="regular expression with a group named patient")
 
+    @property
+    def by_hash(self) -> bool:
+        """Whether patients are named by a keyed hash, for which the site's key is needed."""
+        return self.table is None and self.patient_pattern is None
+
     @field_validator("patient_pattern")
     @classmethod
     def _has_group(cls, value: str | None) -> str | None:
@@ -66,7 +73,7 @@ def patient_lookup(location: Path, params: PatientParams) -> Callable[[str], Kno
     if params.table is not None:
         return _from_table(location / params.table, params)
     if params.patient_pattern is None:
-        return lambda name: Known(hashed(name))
+        return lambda name: Known(pseudonym(name))
     pattern = re.compile(params.patient_pattern)
 
     def search(name: str) -> Known:
@@ -76,11 +83,6 @@ def patient_lookup(location: Path, params: PatientParams) -> Callable[[str], Kno
         return Known(found["patient"], params.labels.get(label, label) if label else None)
 
     return search
-
-
-def hashed(identity: str) -> str:
-    """16 hex digits that stand for a name or a number nobody downstream should read."""
-    return hashlib.blake2b(identity.encode(), digest_size=8).hexdigest()
 
 
 def outside_patient(collection: str, patient: str) -> str:

@@ -25,6 +25,7 @@ from tasks.decoder import decoded
 from tasks.derived import volume_labels
 from tasks.fingerprint import fingerprint
 from tasks.params import DatasetParams
+from tasks.pseudonyms import key
 from tasks.readers import QuarantinedError, Source
 from tasks.records import ClipRecord, QuarantineRecord
 from tasks.split import annotated_patients, check_no_leak, groups_of, split_groups, thumbnails
@@ -63,10 +64,12 @@ def prepare(dataset: DatasetParams, seed: int, out: Path) -> dict[str, Any]:
     if not location.exists():
         raise ValueError(f"dataset.location: {location} does not exist; give the folder that holds the data")
     options = plugin.params("tasks.readers", {"kind": dataset.reader, **dataset.options})
+    if getattr(options, "by_hash", False):
+        key()  # now, before somebody asks who may write no file
     if not (sources := decoded(dataset.reader, location, options, dataset.decoder)):
         raise ValueError(f"dataset.location: {location} holds nothing that reader {dataset.reader} can read")
     unread = [_unread(source, dataset) for source in sources]
-    digests = ["" if reason else source.digest() for source, reason in zip(sources, unread, strict=True)]
+    digests = [source.found_by(location, dataset.max_file_mb) for source in sources]
     listed = [[one.name, one.patient, one.label, one.text, one.site, digest]
               for one, digest in zip(sources, digests, strict=True)]
     mark = fingerprint("prepare", dataset.model_dump(mode="json", exclude={"location"}), seed, listed)
@@ -74,12 +77,12 @@ def prepare(dataset: DatasetParams, seed: int, out: Path) -> dict[str, Any]:
         return summary
     (out / "summary.json").unlink(missing_ok=True)
 
-    found, refused, shape = _survey(sources, unread, dataset)
+    found, refused, shape = _survey(sources, digests, unread, dataset)
     write_table(out / "quarantine.parquet", refused, QuarantineRecord)
     if not found:
         first = refused[0]
-        raise ValueError(f"dataset: none of {len(sources)} files is usable, e.g. {first.file} {first.reason}; "
-                         f"all reasons are in {out / 'quarantine.parquet'}")
+        raise ValueError(f"dataset: none of {len(sources)} files is usable, e.g. {first.file[:16]} {first.reason}; all reasons "
+                         f"are in {out / 'quarantine.parquet'}, `cinefab source {first.file[:16]}` finds the file")
     records, unmasked = _split(found, sources, digests, dataset, seed)
     store = ClipStore.create(out / "clips.zarr", {"frames": ArraySpec(shape, "uint8"), "masks": ArraySpec(shape[:3], "uint8")},
                              dataset.shard_clips, mark)
@@ -144,7 +147,7 @@ def _clip_id(frames: NDArray[np.uint8], masks: NDArray[np.uint8]) -> str:
     return clip_digest({"frames": frames, "masks": masks})
 
 
-def _survey(sources: list[Source], unread: list[str | None],
+def _survey(sources: list[Source], digests: list[str], unread: list[str | None],
             dataset: DatasetParams) -> tuple[list[_Found], list[QuarantineRecord], tuple[int, ...]]:
     """First pass: what every clip is, what was refused and why, and the one shape (T, H, W, C)."""
     found: list[_Found] = []
@@ -154,7 +157,7 @@ def _survey(sources: list[Source], unread: list[str | None],
     bar = tqdm(sources, desc="survey", unit="file", mininterval=2)
     for number, source in enumerate(bar):
         if (reason := unread[number]) is not None:
-            refused.append(QuarantineRecord(source.name, reason))
+            refused.append(QuarantineRecord(digests[number], reason))
             continue
         reasons: list[str] = []
         for (start, frames, masks), volume, label in _clips(source, dataset, reasons.append):
@@ -164,17 +167,17 @@ def _survey(sources: list[Source], unread: list[str | None],
                 break
             clip_id = _clip_id(frames, masks)
             if clip_id in owner:
-                reasons.append(f"repeats the pixels of {owner[clip_id]}")
+                reasons.append(f"repeats the pixels of {owner[clip_id][:16]}")
                 continue
-            owner[clip_id] = source.name
+            owner[clip_id] = digests[number]
             annotated = bool((masks != UNKNOWN).reshape(len(masks), -1).all(1).any())
             found.append(_Found(number, start, clip_id, annotated, thumbnails(frames), volume, label))
         if reasons:
             more = f"; and so on, {len(reasons)} clips in all" if len(reasons) > 1 else ""
-            refused.append(QuarantineRecord(source.name, reasons[0] + more))
+            refused.append(QuarantineRecord(digests[number], reasons[0] + more))
         bar.set_postfix(clips=len(found), refused=len(refused), refresh=False)
     for record in refused:
-        log.warning("quarantined: %s %s", record.file, record.reason)
+        log.warning("quarantined: %s %s", record.file[:16], record.reason)
     return found, refused, shape
 
 
@@ -222,7 +225,7 @@ def _write(store: ClipStore, sources: list[Source], found: list[_Found], records
     masks: list[NDArray[np.uint8]] = []
     for row, pixels, labels in _rows(bar, sources, rows, missing, records, dataset):
         if _clip_id(pixels, labels) != records[row].clip_id:
-            raise ValueError(f"{sources[found[row].source].name}: changed while it was read; run prepare again")
+            raise ValueError(f"{records[row].source[:16]}: changed while it was read; run prepare again")
         ids.append(records[row].clip_id)
         frames.append(pixels)
         masks.append(np.full_like(labels, UNKNOWN) if unmasked[row] else labels)

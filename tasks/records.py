@@ -42,7 +42,8 @@ class ClipRecord:
 
 @dataclass(frozen=True)
 class QuarantineRecord:
-    """One input that was refused: `quarantine.parquet`. `file` is relative to the data set's location."""
+    """One input that was refused: `quarantine.parquet`. `file` is the sha256 of its bytes, as
+    `ClipRecord.source`, for names may be those of people; `cinefab source` finds it."""
 
     file: str
     reason: str

@@ -2,7 +2,8 @@
 
 Stills are frames of training clips, or the images of a `folder` beside the data set, each with a label and a patient as a
 table or a pattern over its relative name says (`tasks.patients`; images are found and decoded by `tasks.readers.images`). They
-are scaled and resized as `prepare` did the clips. An image that cannot be used is left out and `quarantine.parquet` says why.
+are scaled and resized as `prepare` did the clips. An image that cannot be used is left out, and `quarantine.parquet`
+says why, under the sha256 of its bytes.
 
 What could leak from a folder, and what is done about it:
 
@@ -73,7 +74,7 @@ class Params(PatientParams):
 class _Still:
     """One image, not yet decoded; `load` gives it as (H, W, C) or raises QuarantinedError."""
 
-    name: str
+    name: str  # a clip's frame, or for an image what `cinefab source` finds it by
     patient: str
     clips: list[str]
     label: str | None
@@ -158,7 +159,7 @@ def _of_folder(folder: Path, params: Params, clips: ClipStore, records: Sequence
     split = {record.patient: record.split for record in records if record.split != "train"}
     for source in sources:
         if source.patient in split:
-            raise ValueError(f"leak: {source.name} in {folder} is of patient {source.patient!r}, who is in the "
+            raise ValueError(f"leak: {source.digest()[:16]} in {folder} is of patient {source.patient!r}, who is in the "
                              f"{split[source.patient]} split; take that patient's images out, or name another person of that "
                              "name differently")
     done = read_json(prepared / "summary.json").get("scaling")
@@ -166,7 +167,8 @@ def _of_folder(folder: Path, params: Params, clips: ClipStore, records: Sequence
         raise ValueError(f"{prepared}: does not say how its clips were scaled; run `cinefab prepare` again")
     load = partial(_image, folder=folder, labelled_only=params.labelled_only, size=(height, width),
                    window=tuple(done["window"]), fit=done["fit"])
-    return [_Still(one.name, outside_patient(folder.resolve().name, one.patient), [], one.label, one.text, partial(load, one))
+    collection = folder.resolve().name
+    return [_Still(one.digest(), outside_patient(collection, one.patient), [], one.label, one.text, partial(load, one))
             for one in sources]
 
 
@@ -191,13 +193,13 @@ def _survey(listed: Sequence[_Still],
     """Usable stills by condition id, of equal pixels the first, and why the others are not. Pixels are not kept."""
     found: dict[str, _Still] = {}
     refused: list[QuarantineRecord] = []
-    owner: dict[str, str] = {}
+    owner: dict[str, _Still] = {}
     for still in listed:
         try:
             pixels = still.load()
             refuse(pixels)
-            if (first := owner.setdefault(clip_digest({"still": pixels}), still.name)) != still.name:
-                raise QuarantinedError(f"repeats the pixels of {first}")
+            if (first := owner.setdefault(clip_digest({"still": pixels}), still)) is not still:
+                raise QuarantinedError(f"repeats the pixels of {first.name}")
         except QuarantinedError as error:
             refused.append(QuarantineRecord(still.name, str(error)))
             continue

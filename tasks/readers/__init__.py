@@ -17,7 +17,13 @@ from numpy.typing import NDArray
 
 
 class QuarantinedError(ValueError):
-    """This input cannot be used; the message says why. The run goes on without it."""
+    """This input cannot be used; the message says why, in no words of the file's own. The run goes on without it."""
+
+
+def cannot(what: str, error: Exception) -> QuarantinedError:
+    """For what a library raised: "cannot be read (ImageFileError)". Its own words quote files and their names, which may be
+    those of people, and would go to tables and logs."""
+    return QuarantinedError(f"cannot {what} ({type(error).__name__})")
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,7 @@ class Source:
     """One input, not yet decoded.
 
     Attributes:
-        name: path relative to the data set's location; appears in the quarantine only.
+        name: path relative to the data set's location; it may tell who somebody is, so it is written nowhere.
         files: what is decoded; their bytes identify the source.
         patient, label: as the data set's table or file names say; an empty patient is one that they do not know.
         read: decodes it.
@@ -73,6 +79,13 @@ class Source:
                 while block := opened.read(1 << 20):
                     digest.update(block)
         return digest.hexdigest()
+
+    def found_by(self, location: Path, most_mb: float) -> str:
+        """What stands for the name in tables and logs, 64 hex digits: `digest`, or of a source that is not to be opened or too
+        large to be read for that one of its size; `cinefab source` finds the files."""
+        if self.outside(location) is None and self.megabytes() <= most_mb:
+            return self.digest()
+        return hashlib.sha256(repr([file.lstat().st_size for file in self.files]).encode()).hexdigest()
 
     def megabytes(self) -> float:
         return sum(file.stat().st_size for file in self.files) / 1e6

@@ -104,4 +104,4 @@ def _cine(image: Path, truths: Mapping[int, Path], chosen: int | None) -> Volume
 
 def _check(image: Path) -> None:
     if not image.exists():
-        raise QuarantinedError(f"has no file {image.name}")
+        raise QuarantinedError("lacks a file that Info.cfg speaks of")

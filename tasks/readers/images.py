@@ -12,8 +12,9 @@ from PIL import Image, UnidentifiedImageError
 from pydantic import Field
 
 from models.unknown import UNKNOWN
+from tasks.burned_in import Box, hidden, without_boxes
 from tasks.patients import PatientParams, patient_lookup
-from tasks.readers import QuarantinedError, Source, Volume
+from tasks.readers import QuarantinedError, Source, Volume, cannot
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
@@ -31,6 +32,7 @@ class Params(PatientParams):
     mask_suffix: str = Field("", description="what a mask's name has more than its picture's, before the dot, e.g. _mask")
     stills: bool = Field(False, description="every picture is a source of one frame")
     color: bool = False
+    blank: list[Box] = Field(default_factory=list, description="boxes [x0, y0, x1, y1] of burned-in text, made black")
 
 
 def sources(location: Path, params: Params) -> list[Source]:
@@ -48,7 +50,7 @@ def sources(location: Path, params: Params) -> list[Source]:
         known = look_up(name)
         wanted = [_mask_of(file, root, masks, params.mask_suffix) for file in files] if masks else []
         there = [file for file in wanted if file is not None]
-        read = partial(_read, files, wanted, params.color)
+        read = partial(_read, files, wanted, params)
         found.append(Source(name, (*files, *there), known.patient, known.label, read, known.text, site=known.site))
     return found
 
@@ -65,16 +67,24 @@ def _mask_of(file: Path, root: Path, masks: Path, suffix: str) -> Path | None:
     return next((found for end in sorted(SUFFIXES) if (found := stem.with_name(stem.name + end)).is_file()), None)
 
 
-def _read(files: list[Path], masks: list[Path | None], color: bool) -> Volume:
+def _read(files: list[Path], masks: list[Path | None], params: Params) -> Volume:
     frames: list[NDArray[np.uint8]] = []
-    for file in files:
-        frames.append(picture(file, "RGB" if color else "L"))
+    for number, file in enumerate(files):
+        frames.append(_of(f"picture {number}", file, "RGB" if params.color else "L"))
         if frames[-1].shape != frames[0].shape:
             raise QuarantinedError("pictures differ in size")
         if frames[0].size * len(files) > MAX_VALUES:
             raise QuarantinedError(f"declares {frames[0].size * len(files)} values, more than {MAX_VALUES}")
-    video = np.stack(frames)
-    return Volume(video if color else video[..., None], mask_pictures(masks, video.shape[:3]) if masks else None)
+    video = hidden(np.stack(frames), without_boxes(frames[0].shape[:2], params.blank))
+    return Volume(video if params.color else video[..., None], mask_pictures(masks, video.shape[:3]) if masks else None)
+
+
+def _of(which: str, file: Path, mode: str) -> NDArray[np.uint8]:
+    """`picture`, the reason beginning with which of them it was: its name may tell who somebody is."""
+    try:
+        return picture(file, mode)
+    except QuarantinedError as error:
+        raise QuarantinedError(f"{which} {error}") from None
 
 
 def picture(file: Path, mode: str) -> NDArray[np.uint8]:
@@ -82,7 +92,7 @@ def picture(file: Path, mode: str) -> NDArray[np.uint8]:
     try:
         with Image.open(file, formats=FORMATS) as opened:
             if opened.width * opened.height > MAX_PIXELS:
-                raise QuarantinedError(f"{file.name} declares {opened.width}x{opened.height} pixels")
+                raise QuarantinedError(f"declares {opened.width}x{opened.height} pixels")
             if opened.mode.startswith("I") and mode == "L":  # 16 bits: PIL's own conversion clips
                 deep = np.asarray(opened, dtype=np.float64)
                 span = max(deep.max() - deep.min(), 1.0)
@@ -91,7 +101,7 @@ def picture(file: Path, mode: str) -> NDArray[np.uint8]:
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if isinstance(error, QuarantinedError):
             raise
-        raise QuarantinedError(f"{file.name} cannot be read: {error}") from None
+        raise cannot("be read", error) from None
 
 
 def by_frame(pictures: list[Path], frames: int) -> list[Path | None]:
@@ -99,7 +109,7 @@ def by_frame(pictures: list[Path], frames: int) -> list[Path | None]:
     found: list[Path | None] = [None] * frames
     for file in pictures:
         if not file.stem.isdecimal() or int(file.stem) >= frames:
-            raise QuarantinedError(f"mask {file.name} is not named by a frame 0..{frames - 1}")
+            raise QuarantinedError(f"has a mask that is not named by a frame 0..{frames - 1}")
         found[int(file.stem)] = file
     return found
 
@@ -110,19 +120,19 @@ def mask_pictures(files: Sequence[Path | None], shape: tuple[int, ...]) -> NDArr
     for frame, file in enumerate(files):
         if file is None:
             continue
-        labels = picture(file, "L") if _is_grey(file) else picture(file, "P")
+        labels = _of(f"mask of frame {frame}", file, "P" if _is_palette(file) else "L")
         if labels.shape != shape[1:]:
-            raise QuarantinedError(f"mask {file.name} is {labels.shape}, its frame is {shape[1:]}")
+            raise QuarantinedError(f"mask of frame {frame} is {labels.shape}, the frame is {shape[1:]}")
         values = np.unique(labels)
         if values.max() == 255 and len(values) > 2:
-            raise QuarantinedError(f"mask {file.name} has {len(values)} grey values; give labels 0..K, or 0 and 255")
+            raise QuarantinedError(f"mask of frame {frame} has {len(values)} grey values; give labels 0..K, or 0 and 255")
         masks[frame] = np.where(labels == 255, 1, labels)
     return masks
 
 
-def _is_grey(file: Path) -> bool:
+def _is_palette(file: Path) -> bool:
     try:
         with Image.open(file, formats=FORMATS) as opened:
-            return opened.mode != "P"
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise QuarantinedError(f"{file.name} cannot be read: {error}") from None
+            return opened.mode == "P"
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return False  # decoding it will say what is wrong

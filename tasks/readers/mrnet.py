@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from tasks.readers import QuarantinedError, Source, Volume
+from tasks.readers import QuarantinedError, Source, Volume, cannot
 
 MAX_VALUES = 2**29
 
@@ -77,4 +77,4 @@ def _read(exam: Path, missing: str | None) -> Volume:
     except (OSError, EOFError, ValueError, OverflowError) as error:
         if isinstance(error, QuarantinedError):
             raise
-        raise QuarantinedError(f"cannot be read: {' '.join(str(error).split())}") from None
+        raise cannot("be read", error) from None

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from tasks.patients import PatientParams, patient_lookup
-from tasks.readers import QuarantinedError, Source, Volume
+from tasks.readers import QuarantinedError, Source, Volume, cannot
 
 MAX_VOXELS = 2**29
 DEFLATE = 1032
@@ -84,7 +84,7 @@ def load(path: Path) -> NDArray[np.float32]:
     except (ImageFileError, OSError, EOFError, ValueError, ArithmeticError) as error:
         if isinstance(error, QuarantinedError):
             raise
-        raise QuarantinedError(f"cannot be read: {' '.join(str(error).split())}") from None
+        raise cannot("be read", error) from None
 
 
 def load_labels(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -94,7 +94,7 @@ def load_labels(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         QuarantinedError: if there is none, it cannot be decoded, has another shape or values that are not labels.
     """
     if not path.exists():
-        raise QuarantinedError(f"has no mask {path.name}")
+        raise QuarantinedError("has no mask")
     labels = load(path)
     if labels.shape != shape:
         raise QuarantinedError(f"mask is {labels.shape}, image is {shape}")

@@ -23,7 +23,7 @@ from PIL import Image, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.unknown import UNKNOWN
-from tasks.readers import QuarantinedError, Source, Volume
+from tasks.readers import QuarantinedError, Source, Volume, cannot
 from tasks.readers.images import FORMATS, MAX_PIXELS
 from tasks.readers.video import OPTIONS
 
@@ -85,7 +85,7 @@ def _frames(video: Path, params: Params) -> NDArray[np.uint8]:
                     scaled = frame.reformat(width, height, "rgb24", interpolation="AREA")
                     found.append(scaled.to_ndarray())
     except (FFmpegError, IndexError) as error:
-        raise QuarantinedError(f"video_left.avi cannot be decoded: {error}") from None
+        raise cannot("be decoded", error) from None
     if not found:
         raise QuarantinedError("video_left.avi has no frames")
     return np.stack(found).astype(np.uint8, copy=False)
@@ -112,7 +112,7 @@ def _masks(files: list[Path], shape: tuple[int, ...], every: int) -> NDArray[np.
     masks = np.full(shape, UNKNOWN, np.uint8)
     for file in files:
         if not file.stem.isdecimal():
-            raise QuarantinedError(f"mask {file.name} is not named by a frame")
+            raise QuarantinedError("has a mask that is not named by a frame")
         place, beside = divmod(int(file.stem), every)
         if beside or place >= len(masks):
             continue

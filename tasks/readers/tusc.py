@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from tasks.patients import hashed
-from tasks.readers import QuarantinedError, Source, Volume
+from tasks.pseudonyms import pseudonym
+from tasks.readers import QuarantinedError, Source, Volume, cannot
 from tasks.ti_rads import COLUMNS, sentence
 
 MAX_VALUES = 2**29
@@ -37,6 +37,11 @@ class Params(BaseModel):
     classes: dict[str, str] = Field({"2": "TR2-3", "3": "TR2-3", "4": "TR4", "5": "TR5"}, description="value -> class")
     patient_columns: tuple[str, ...] = Field(("age", "sex"), description="alike in these: one patient; []: annot_id's prefix")
     masks: bool = True
+
+    @property
+    def by_hash(self) -> bool:
+        """Whether patients are named by a keyed hash, for which the site's key is needed."""
+        return bool(self.patient_columns)
 
 
 def sources(location: Path, params: Params) -> list[Source]:
@@ -68,7 +73,7 @@ def _source(data: Path, row: dict[str, str], params: Params) -> Source:
     label = params.classes.get(value)
     unused = "" if label else f"has no class: {params.label_column} is {value or 'not given'}"
     unused = unused or ("" if all(known) else f"has no {' or '.join(params.patient_columns)} to tell its patient by")
-    patient = hashed(json.dumps(known)) if known else nodule.split("_")[0]
+    patient = pseudonym(json.dumps(known)) if known else nodule.split("_")[0]
     read = partial(_read, data, nodule, params.masks, unused)
     return Source(f"dataset.hdf5/{nodule}", (), patient, label, read, sentence(row), json.dumps([data.stat().st_size, row]))
 
@@ -107,7 +112,7 @@ def _read(data: Path, nodule: str, masked: bool, unused: str) -> Volume:
     except (OSError, KeyError, ValueError, AttributeError, RuntimeError) as error:
         if isinstance(error, QuarantinedError):
             raise
-        raise QuarantinedError(f"cannot be read: {' '.join(str(error).split())}") from None
+        raise cannot("be read", error) from None
 
 
 def _run(times: list[int]) -> list[int]:

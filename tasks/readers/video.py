@@ -11,8 +11,9 @@ from av.error import FFmpegError
 from numpy.typing import NDArray
 from pydantic import Field
 
+from tasks.burned_in import Box, hidden, without_boxes
 from tasks.patients import PatientParams, patient_lookup
-from tasks.readers import QuarantinedError, Source, Volume
+from tasks.readers import QuarantinedError, Source, Volume, cannot
 from tasks.readers.images import by_frame, mask_pictures
 
 SUFFIXES = {".mp4", ".mov", ".avi", ".mpeg", ".mpg", ".m4v", ".mkv", ".wmv", ".gif"}
@@ -28,6 +29,7 @@ class Params(PatientParams):
     masks: str | None = Field(None, description="folder with a folder a video, named as it without suffix; see Params")
     color: bool = Field(False, description="keep RGB; default grey")
     max_values: int = Field(2**31, gt=0, description="frames x height x width x channels; a larger video is quarantined")
+    blank: list[Box] = Field(default_factory=list, description="boxes [x0, y0, x1, y1] of burned-in text, made black")
 
 
 def sources(location: Path, params: Params) -> list[Source]:
@@ -62,7 +64,7 @@ def _read(file: Path, pictures: list[Path], params: Params) -> Volume:
                 frames.append(frame.to_ndarray(format="rgb24" if params.color else "gray").astype(np.uint8, copy=False))
             rate, declared = stream.average_rate, stream.frames
     except FFmpegError as error:
-        raise QuarantinedError(f"cannot be decoded: {error.strerror or error}") from None
+        raise cannot("be decoded", error) from None
     if not frames:
         raise QuarantinedError("has no frames")
     if len(frames) < 0.9 * declared:  # a few frames too many are declared by many cameras
@@ -73,5 +75,6 @@ def _read(file: Path, pictures: list[Path], params: Params) -> Volume:
     frames.reverse()
     for slot in video:
         slot[...] = frames.pop()  # freed one by one: never two copies of a long video
+    video = hidden(video, without_boxes((height, width), params.blank))
     masks = mask_pictures(by_frame(pictures, len(video)), video.shape[:3]) if pictures else None
     return Volume(video if params.color else video[..., None], masks, 1000 / float(rate) if rate else None)

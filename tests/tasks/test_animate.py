@@ -65,7 +65,7 @@ def test_what_cannot_be_animated_is_one_clear_line(trained: Path, tmp_path: Path
     checkpoint, still = trained / "lddm", drawn(tmp_path / "still.png")
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no picture")
-    with pytest.raises(ValueError, match=r"broken\.png cannot be read"):
+    with pytest.raises(ValueError, match=r"broken\.png: cannot be read"):
         animate(broken, checkpoint, tmp_path / "clip.mp4")
     with pytest.raises(ValueError, match=r"\.gif is no video that is written here"):
         animate(still, checkpoint, tmp_path / "clip.gif")

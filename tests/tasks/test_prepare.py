@@ -15,6 +15,7 @@ from PIL import Image
 from pydicom.data import get_testdata_file
 
 from models.clip import UNKNOWN
+from tasks.find_source import find_source
 from tasks.params import DatasetParams
 from tasks.prepare import prepare
 from tasks.readers import QuarantinedError
@@ -90,16 +91,24 @@ def made(messy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_every_broken_file_has_its_reason_and_the_rest_is_there(made: Path) -> None:
-    reasons = {record.file: record.reason for record in read_table(made / "quarantine.parquet", QuarantineRecord)}
+def name_of(digest: str, messy: Path) -> str:
+    """The folder of the last source with this digest; a copy has that of what it is a copy of."""
+    params = dataset(messy)
+    return find_source(digest, "images", messy, params.options, params.max_file_mb)[-1].parent.name
+
+
+def test_every_broken_file_has_its_reason_and_the_rest_is_there(made: Path, messy: Path) -> None:
+    refused = {record.file: record.reason for record in read_table(made / "quarantine.parquet", QuarantineRecord)}
+    reasons = {name_of(digest, messy): reason for digest, reason in refused.items()}
+    victim = next(record.source for record in read_table(made / "manifest.parquet", ClipRecord) if record.patient == "p4")
     expected = {
-        "broken1": "2.png cannot be read", "empty1": "is empty", "label1": "labels [3]", "short1": "has 1 frames",
+        "broken1": "picture 2 cannot be read", "empty1": "is empty", "label1": "labels [3]", "short1": "has 1 frames",
         "nobody": "has no patient", "flat1": "is constant", "large1": "larger than dataset.max_file_mb",
-        "zcopy1": "repeats the pixels of img/p4_sick; and so on, 2 clips in all",
+        "zcopy1": f"repeats the pixels of {victim[:16]}; and so on, 2 clips in all",
     }
-    assert {file.removeprefix("img/").split("_")[0] for file in reasons} == set(expected)
-    for file, reason in reasons.items():
-        assert expected[file.removeprefix("img/").split("_")[0]] in reason, (file, reason)
+    assert {name.split("_")[0] for name in reasons} == set(expected)
+    for name, reason in reasons.items():
+        assert expected[name.split("_")[0]] in reason, (name, reason)
     records = read_table(made / "manifest.parquet", ClipRecord)
     assert {record.patient for record in records} == {f"p{number}" for number in range(PATIENTS)} | {"thief1"}
     assert len(records) == 2 * (PATIENTS + 1)
@@ -197,7 +206,7 @@ def test_another_seed_splits_otherwise_and_a_new_file_is_seen(messy: Path, tmp_p
 @pytest.mark.parametrize(("changed", "message"), [
     ({"location": Path("nowhere")}, "dataset.location: nowhere does not exist"),
     ({"reader": "nifti", "options": {}}, "holds nothing that reader nifti can read"),
-    ({"clip_frames": 100}, "none of 19 files is usable, e.g. img/broken1_x 2.png cannot be read"),
+    ({"clip_frames": 100}, r"none of 19 files is usable, e.g. [0-9a-f]{16} picture 2 cannot be read.*`cinefab source"),
     ({"near_duplicate": 0.0001}, "dataset.split: 1 patient groups cannot fill 3 splits"),
     ({"annotated_patients": 50}, r"annotated_patients is 50, but only \d training patients have masks"),
 ])
@@ -252,7 +261,7 @@ def test_a_strangers_videos_and_dicom_files(tmp_path: Path) -> None:
     for name in ("examples_ybr_color.dcm", "rtdose.dcm", "MR_truncated.dcm"):
         shutil.copyfile(str(get_testdata_file(name, download=False)), tmp_path / "dicom" / name)
     both = {"train": 0.5, "val": 0, "test": 0.5}
-    entry = dataset(tmp_path / "dicom", reader="dicom", split=both, max_file_mb=100, **strange)
+    entry = dataset(tmp_path / "dicom", reader="dicom", split=both, max_file_mb=100, **{**strange, "options": {"blank": []}})
     summary = prepare(entry, 0, tmp_path / "d")
     assert (summary["sources"], summary["sources_used"], summary["quarantined"]) == (3, 2, 1)
     assert summary["clips"] == 30 // 4 + 15 // 4

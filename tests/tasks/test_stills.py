@@ -20,6 +20,7 @@ from models.clip import UNKNOWN
 from tasks.arms import refuse_leak
 from tasks.condition import STORE, make_conditions
 from tasks.conditions.stills import Params
+from tasks.find_source import find_file
 from tasks.params import Params as Tree
 from tasks.params import load_params
 from tasks.patients import outside_name, outside_patient
@@ -29,7 +30,7 @@ from tasks.release import release
 from tasks.report import report
 from tasks.sample import _condition
 from tasks.store import ArraySpec, ClipStore
-from tasks.tables import read_json, read_table, write_json, write_table
+from tasks.tables import file_digest, read_json, read_table, write_json, write_table
 
 SAMPLES = os.environ.get("CINEFAB_SAMPLES")
 SPLITS = ["train"] * 6 + ["val"] * 2 + ["test"] * 2
@@ -78,6 +79,11 @@ def bank(folder: Path) -> list[ConditionRecord]:
 
 def refused(folder: Path) -> dict[str, str]:
     return {one.file: one.reason for one in read_table(folder / "quarantine.parquet", QuarantineRecord)}
+
+
+def named(reasons: dict[str, str], images: Path) -> dict[str, str]:
+    """By the last file that has the digest."""
+    return {str(find_file(digest, images)[-1].relative_to(images)): reason for digest, reason in reasons.items()}
 
 
 # --- of training clips -----------------------------------------------------------------------------------------------------
@@ -179,7 +185,7 @@ def test_a_table_says_class_patient_and_text(tmp_path: Path) -> None:
     assert make_conditions(asked, 0, data, tmp_path / "bank") == 1
     (one,) = bank(tmp_path / "bank")
     assert (one.label, one.text, one.patients) == ("cyst", "a cyst", ["outside:scans:anna"])
-    assert refused(tmp_path / "bank") == {"two.png": "has no label, and labelled_only is true"}
+    assert named(refused(tmp_path / "bank"), folder) == {"two.png": "has no label, and labelled_only is true"}
     assert make_conditions({**asked, "labelled_only": False}, 0, data, tmp_path / "bank") == 2
     with pytest.raises(ValueError, match=r"table: .*none.csv does not exist"):
         make_conditions({**asked, "table": "none.csv"}, 0, data, tmp_path / "bank")
@@ -195,8 +201,8 @@ def test_what_cannot_be_used_is_left_out_with_its_reason(tmp_path: Path) -> None
     assert make_conditions(entry(folder), 0, data, tmp_path / "bank") == 5
     expected = {"sick/e_1.png": "cannot be read", "sick/f_1.png": "cannot be read",
                 "well/h_1.png": "is constant", "nobody.png": "has no patient",
-                "well/g_1.png": "repeats the pixels of sick/a_1"}
-    found = refused(tmp_path / "bank")
+                "well/g_1.png": f"repeats the pixels of {file_digest(folder / NAMES[0])}"}
+    found = named(refused(tmp_path / "bank"), folder)
     assert set(found) == set(expected)
     assert all(expected[file] in reason for file, reason in found.items())
 
@@ -233,7 +239,7 @@ def test_a_folder_without_a_usable_image(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"scans holds no image .*; give the folder that does"):
         make_conditions(entry(folder), 0, data, tmp_path / "bank")
     (folder / "a.png").write_bytes(b"no picture")
-    with pytest.raises(ValueError, match=r"none of the 1 images in .*scans is usable, e.g. a.png has no patient.*; give other"):
+    with pytest.raises(ValueError, match=r"none of the 1 images in .*scans is usable, e.g. [0-9a-f]{64} has no .*; give other"):
         make_conditions(entry(folder), 0, data, tmp_path / "bank")
     shutil.rmtree(folder)
     with pytest.raises(ValueError, match="scans is no folder"):
@@ -267,7 +273,7 @@ def test_what_a_source_does_not_use_is_refused(given: dict[str, Any], message: s
 @pytest.mark.parametrize(("patient", "split"), [("p6", "val"), ("p9", "test")])
 def test_an_image_of_a_held_out_patient_stops_the_run(tmp_path: Path, patient: str, split: str) -> None:
     data, folder = prepared(tmp_path / "prepared"), pictures(tmp_path / "scans", [*NAMES, f"sick/{patient}_1.png"])
-    with pytest.raises(ValueError, match=rf"leak: sick/{patient}_1.png .* of patient '{patient}', who is in the {split} split"):
+    with pytest.raises(ValueError, match=rf"leak: [0-9a-f]{{16}} in .* is of patient '{patient}', who is in the {split} split"):
         make_conditions(entry(folder, count=1), 0, data, tmp_path / "bank")
     assert not (tmp_path / "bank").exists()
 
@@ -283,8 +289,9 @@ def test_an_image_like_a_held_out_frame_is_left_out_whatever_it_is_called(tmp_pa
     for name, row in (("sick/stolen_1.png", 8), ("sick/seen_1.png", 0)):  # darker copies of a test and of a training frame
         Image.fromarray((clips.load([row])["frames"][0, 2, ..., 0] * 0.8).astype(np.uint8)).save(folder / name)
     assert make_conditions(entry(folder), 0, data, tmp_path / "bank") == 6
-    assert list(refused(tmp_path / "bank")) == ["sick/stolen_1.png"]
-    assert "looks like a frame of a held-out clip" in refused(tmp_path / "bank")["sick/stolen_1.png"]
+    found = named(refused(tmp_path / "bank"), folder)
+    assert list(found) == ["sick/stolen_1.png"]
+    assert "looks like a frame of a held-out clip" in found["sick/stolen_1.png"]
 
 
 def test_names_of_outside_patients() -> None:
