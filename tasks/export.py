@@ -160,7 +160,9 @@ def _cells(known: dict[str, Any]) -> Cells:
 def _describe(form: Format, release: Release, rows: list[Cells], files: dict[str, str], out: Path) -> None:
     """Everything but the clips; the checksums last."""
     sheet = io.StringIO(newline="")
-    table = csv.DictWriter(sheet, list(rows[0]), lineterminator="\n")
+    common = list(_cells(_known(release, 0)))
+    columns = common + sorted(set(rows[0]) - set(common))
+    table = csv.DictWriter(sheet, columns, lineterminator="\n")
     table.writeheader()
     table.writerows(rows)
     atomic_write(out / "manifest.csv", sheet.getvalue().encode())
@@ -168,7 +170,7 @@ def _describe(form: Format, release: Release, rows: list[Cells], files: dict[str
     atomic_write(out / "CITATION.cff", citation(release.facts).encode())
     numbers = {"frames": "sc:Integer", "height": "sc:Integer", "width": "sc:Integer", "psnr_db": "sc:Float"}
     alone = [File(name, file_digest(out / name), (out / name).stat().st_size,
-                  {column: numbers.get(column, "sc:Text") for column in rows[0]} if name == "manifest.csv" else None)
+                  {column: numbers.get(column, "sc:Text") for column in columns} if name == "manifest.csv" else None)
              for name in ("manifest.csv", "README.md", "CITATION.cff", IDENTITY)]
     globs = sorted({f"{Path(name).parent}/*.{Path(name).name.partition('.')[2]}" for name in files})
     write_json(out / "croissant.json", croissant(release.facts, alone, {glob.partition("/")[0]: glob for glob in globs}))

@@ -23,8 +23,9 @@ from models import plugin
 from models.clip import UNKNOWN
 from tasks.derived import volume_labels
 from tasks.fingerprint import fingerprint
+from tasks.geometry import Geometry, of_clip, typical
 from tasks.params import DatasetParams
-from tasks.readers import QuarantinedError, Source
+from tasks.readers import QuarantinedError, Source, Volume
 from tasks.records import ClipRecord, QuarantineRecord
 from tasks.split import annotated_patients, check_no_leak, groups_of, split_groups, thumbnails
 from tasks.store import ArraySpec, ClipStore, clip_digest
@@ -47,6 +48,7 @@ class _Found:
     views: NDArray[np.float16]
     mask_volume: float | None
     label: str | None
+    geometry: Geometry
 
 
 def prepare(dataset: DatasetParams, seed: int, out: Path) -> dict[str, Any]:
@@ -103,8 +105,8 @@ def _finished(out: Path, mark: str) -> dict[str, Any] | None:
 
 
 def _clips(source: Source, dataset: DatasetParams,
-           refuse: Callable[[str], None]) -> Iterator[tuple[Clip, float | None, str | None]]:
-    """The clips of one source, with the mask volume of the whole and the class of each; `refuse` is told the reason of all that
+           refuse: Callable[[str], None]) -> Iterator[tuple[Clip, Volume, str | None]]:
+    """The clips of one source, with the whole volume and the class of each; `refuse` is told the reason of all that
     gives none."""
     try:
         if not source.patient:
@@ -130,7 +132,7 @@ def _clips(source: Source, dataset: DatasetParams,
         if volume.labels is not None:
             middle = start + (dataset.clip_frames // 2) * dataset.stride
             label = volume.labels[min(middle, len(volume.labels) - 1)] or None
-        yield (start, frames, masks), volume.mask_volume, label
+        yield (start, frames, masks), volume, label
 
 
 def _clip_id(frames: NDArray[np.uint8], masks: NDArray[np.uint8]) -> str:
@@ -157,7 +159,8 @@ def _survey(sources: list[Source], dataset: DatasetParams) -> tuple[list[_Found]
                 continue
             owner[clip_id] = source.name
             annotated = bool((masks != UNKNOWN).reshape(len(masks), -1).all(1).any())
-            found.append(_Found(number, start, clip_id, annotated, thumbnails(frames), volume, label))
+            found.append(_Found(number, start, clip_id, annotated, thumbnails(frames), volume.mask_volume, label,
+                                of_clip(volume, dataset)))
         if reasons:
             more = f"; and so on, {len(reasons)} clips in all" if len(reasons) > 1 else ""
             refused.append(QuarantineRecord(source.name, reasons[0] + more))
@@ -270,6 +273,7 @@ def _summary(dataset: DatasetParams, sources: list[Source], found: list[_Found],
         "labels": dict(Counter(record.label for record in records if record.label is not None)),
         "label_from": dataset.label_from or "the data set's own table",
         "shape": dict(zip(("frames", "height", "width", "channels"), shape, strict=True)),
+        "geometry": typical([clip.geometry for clip, record in zip(found, records, strict=True) if record.split == "train"]),
         "scaling": {"window": list(dataset.window), "fit": dataset.fit},
         "mask_pixel_shares": {name: count / known for name, count in zip(names, pixels, strict=True)},
     }

@@ -112,6 +112,7 @@ def release(params: ReleaseParams, dataset: DatasetParams, audit: AuditParams, p
     write_table(out / "audit.parquet", compared, AuditRecord)
     sources = read_sources(prepared)
     facts = _facts(params, dataset, source, provenance, manifest, sources) | {"audit": audited}
+    facts["clip"] |= read_json(prepared / "summary.json").get("geometry", {})
     facts["store_digest"] = ClipStore.open(out / "clips.zarr").digest
     card = _card(facts, params, dataset, sources, clips, benchmark, kept, judged)
     atomic_write(out / "README.md", card.encode())

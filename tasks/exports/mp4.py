@@ -24,7 +24,7 @@ masks = [frame.to_ndarray(format="gray") for frame in av.open("masks/CLIP_ID.mkv
 LOSES = ("Films are compressed with loss: `psnr_db` in manifest.csv is what PyAV decodes against the released pixels, all "
          "frames of a clip together. Masks are exact.")
 
-_ENCODERS = {"libx264": {"crf": "10", "preset": "medium", "threads": "1"}, "mpeg4": {"qscale": "2", "threads": "1"}}
+_ENCODERS = {"libx264": {"crf": "10", "preset": "medium", "threads": "1"}, "mpeg4": {"qmin": "1", "qmax": "2", "threads": "1"}}
 """The first that this PyAV has is taken. One thread, so that equal clips are equal bytes on every machine."""
 
 
@@ -52,8 +52,8 @@ def heading(facts: Mapping[str, Any], rows: list[Cells]) -> str:
         f" The release does not know how long a frame lasts: they are shown at {_rate(facts):g} a second.")
     return (f"Films with loss: their PSNR against the released pixels is {np.median(values):.1f} dB in the median clip, "
             f"{min(values):.1f} dB in the worst (range 0 to infinity, higher is nearer; n = {len(values)} clips, all frames "
-            f"of each). Frames of odd height or width have their last row or column twice: `height` and `width` in manifest.csv are "
-            f"the clip's own.{shown}")
+            f"of each). Frames of odd height or width have their last row or column twice: manifest.csv has the "
+            f"clip's own `height` and `width`.{shown}")
 
 
 def psnr_db(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:

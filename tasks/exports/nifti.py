@@ -1,7 +1,7 @@
 """Frames and label maps as NIfTI-1, laid out as the NIfTI reader takes them in, so that reading an export gives clips again.
 
-A voxel's place is i = column, j = row counted from below, k = frame, in right-anterior-superior order (`tasks.readers.nifti`
-turns the planes the other way). Frames that are moments, not slices, lie along the fourth axis; colours along the fifth.
+A voxel's place is i = column, j = row counted from below, k = frame (`tasks.readers.nifti` turns the planes the other way).
+Frames that are moments, not slices, lie along the fourth axis; colours along the fifth.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def heading(facts: Mapping[str, Any], rows: list[Cells]) -> str:
     else:
         size = ("The release does not know how large a pixel is: the affine is the identity, and the header calls its unit "
                 "unknown.")
-    return size + (" The origin is of no scanner: a synthetic clip was recorded nowhere (sform code 2, aligned; qform code 0, "
-                   "unknown).")
+    return size + (" Origin and directions are those of no scanner: a synthetic clip was recorded nowhere (sform code 2, "
+                   "aligned; qform code 0, unknown).")
 
 
 def _image(pixels: NDArray[np.uint8], clip: Mapping[str, Any], labels: bool) -> nibabel.Nifti1Image:
