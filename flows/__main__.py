@@ -369,6 +369,33 @@ def diff(
     typer.echo(found.text())
 
 
+@app.command(rich_help_panel=released)
+def export(
+    release: Annotated[str, typer.Argument(help="a release's folder, or NAME@vN, as `cinefab list` has it")],
+    form: Annotated[str, typer.Argument(metavar="FORMAT", help="mp4, nifti, dicom, webdataset or huggingface")],
+    out: Annotated[Path | None, typer.Option(help="the folder to make; default data/exports/NAME-VERSION-FORMAT")] = None,
+    repo: RepoPath = ".",
+) -> None:
+    """Write a release as other tools open it, with its card, citation, Croissant description and checksums.
+
+    - **mp4**: films that any player shows (with loss, which is measured), masks without loss
+    - **nifti**: frames and label maps as .nii.gz
+    - **dicom**: multi-frame DICOM that says it is synthetic, masks as DICOM SEG
+    - **webdataset**: tar shards for training loops (extra `export`)
+    - **huggingface**: a folder that `datasets.load_dataset` opens (extra `export`)
+
+    Stop it with Ctrl-C whenever you like; the same command goes on. Done again, it compares every checksum.
+
+    Examples: `cinefab export data/release mp4`, `cinefab export phantom@v1 dicom --out phantom-dicom`
+    """
+    from tasks.export import export as export_release
+    from tasks.export import folder_name
+    from tasks.open_release import open_release
+
+    opened = open_release(release, repo)
+    typer.echo(export_release(opened, form, out or Layout(DATA).exports / folder_name(opened, form)))
+
+
 @app.command()
 def resample(
     clip_id: str,

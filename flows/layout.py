@@ -73,6 +73,11 @@ class Layout:
         return self.root / "releases"
 
     @property
+    def exports(self) -> Path:
+        """Releases in other formats: no stage's output."""
+        return self.root / "exports"
+
+    @property
     def reports(self) -> Path:
         return self.root / "reports"
 

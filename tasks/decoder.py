@@ -88,9 +88,8 @@ class _Decoder:
             frames, *masks = (self._array(self._worker, dtype, shape) for dtype, shape in answer["arrays"])
         except OSError:
             raise QuarantinedError(self._next_worker()) from None
-        labels = answer["labels"]
-        return Volume(frames, masks[0] if masks else None, answer["frame_time_ms"], answer["mask_volume"],
-                      None if labels is None else tuple(labels))
+        labels, spacing = (None if answer[name] is None else tuple(answer[name]) for name in ("labels", "spacing_mm"))
+        return Volume(frames, masks[0] if masks else None, answer["frame_time_ms"], answer["mask_volume"], labels, spacing)
 
     def _array(self, worker: socket.socket, dtype: str, shape: list[int]) -> NDArray[Any]:
         kind = np.dtype(dtype)

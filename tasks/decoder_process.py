@@ -147,6 +147,7 @@ def _decoded(source: Source) -> tuple[dict[str, Any], list[NDArray[Any]]]:
         "frame_time_ms": volume.frame_time_ms,
         "mask_volume": volume.mask_volume,
         "labels": volume.labels,
+        "spacing_mm": volume.spacing_mm,
     }, arrays
 
 

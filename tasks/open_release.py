@@ -47,6 +47,7 @@ class Release(Dataset[dict[str, Any]]):
         facts: what release.json holds: counts, checkpoints, the audit, ...
         manifest: `manifest.parquet`, row i is clip i.
         arrays: layout by name; shapes are of one clip.
+        shard_clips: clips that lie in one file together.
         ids, labels, texts: of the clips, in row order; "" where nothing was asked for.
         digests: `clip_digest` of every clip.
     """
@@ -61,6 +62,7 @@ class Release(Dataset[dict[str, Any]]):
         self.facts: dict[str, Any] = json.loads(self._content(FACTS))
         layout = json.loads(self._content(f"{STORE}/{METADATA}"))["attributes"]
         self.arrays = {key: ArraySpec(tuple(one["shape"]), one["dtype"]) for key, one in sorted(layout["arrays"].items())}
+        self.shard_clips: int = layout["shard_clips"]
         self.manifest = self.table("manifest")
         self.ids: tuple[str, ...] = tuple(self.manifest["clip_id"].to_pylist())
         self.digests: list[str] = self.manifest["digest"].to_pylist()
@@ -83,6 +85,11 @@ class Release(Dataset[dict[str, Any]]):
     @cached_property
     def texts(self) -> tuple[str, ...]:
         return self._words("text")
+
+    @property
+    def card(self) -> str:
+        """Its data card, Markdown."""
+        return self._file("README.md").decode()
 
     def load(self, rows: Sequence[int]) -> dict[str, NDArray[Any]]:
         """Every array at these rows, (len(rows), *shape), in this order; repeats allowed.
@@ -144,10 +151,13 @@ class Release(Dataset[dict[str, Any]]):
         Raises:
             ValueError: if there is none, or its bytes are not those that release.json has the digest of.
         """
-        content = self._content(file := f"{name}.parquet")
-        if hashlib.sha256(content).hexdigest() != self.facts["files"][file]:
-            raise ValueError(f"{self.name}: {file} has other bytes than were released; pull it again")
-        return pq.read_table(io.BytesIO(content))
+        return pq.read_table(io.BytesIO(self._file(f"{name}.parquet")))
+
+    def _file(self, name: str) -> bytes:
+        content = self._content(name)
+        if hashlib.sha256(content).hexdigest() != self.facts["files"][name]:
+            raise ValueError(f"{self.name}: {name} has other bytes than were released; pull it again")
+        return content
 
     def _content(self, name: str) -> bytes:
         try:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 from zoneinfo import available_timezones
 
 import yaml
 from cronsim import CronSim, CronSimError
+from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -299,6 +300,27 @@ class ReleaseParams(Section):
     version: str = Field(pattern=r"^v[0-9]+$")
     source: str = Field(description="the synthetic set that is released: a key of `samples`")
     shard_clips: int = Field(64, gt=0)
+    title: str | None = Field(None, description="of the data set, in words")
+    authors: list[Annotated[str, Field(min_length=1)]] = Field(
+        default_factory=list, description="who is to be cited: `Family, Given` of a person, or a name as it is"
+    )
+    licence: str | None = Field(None, description="of the release: an SPDX identifier, e.g. CC-BY-4.0")
+    url: str | None = Field(None, pattern=r"^https?://\S+$", description="where the release is to be found")
+    released: date | None = Field(None, description="its day")
+    modality: str | None = Field(
+        None, pattern=r"^[A-Z]{2,16}$", description="DICOM's word for what the clips look like, e.g. US, XA, MR"
+    )
+
+    @field_validator("licence")
+    @classmethod
+    def _known(cls, licence: str | None) -> str | None:
+        try:
+            known = licence and canonicalize_license_expression(licence)
+        except InvalidLicenseExpression as error:
+            raise ValueError(f"{error}; choose an identifier of https://spdx.org/licenses") from None
+        if known and (" " in known or known.startswith("LicenseRef-")):
+            raise ValueError(f"{licence!r} is no single SPDX identifier")
+        return known
 
 
 class EngineParams(Section):

@@ -24,9 +24,10 @@ from models.clip import UNKNOWN
 from tasks.decoder import decoded
 from tasks.derived import volume_labels
 from tasks.fingerprint import fingerprint
+from tasks.geometry import Geometry, of_clip, typical
 from tasks.params import DatasetParams
 from tasks.pseudonyms import key
-from tasks.readers import QuarantinedError, Source
+from tasks.readers import QuarantinedError, Source, Volume
 from tasks.records import ClipRecord, QuarantineRecord
 from tasks.split import annotated_patients, check_no_leak, groups_of, split_groups, thumbnails
 from tasks.store import ArraySpec, ClipStore, clip_digest
@@ -49,6 +50,7 @@ class _Found:
     views: NDArray[np.float16]
     mask_volume: float | None
     label: str | None
+    geometry: Geometry
 
 
 def prepare(dataset: DatasetParams, seed: int, out: Path) -> dict[str, Any]:
@@ -119,8 +121,8 @@ def _unread(source: Source, dataset: DatasetParams) -> str | None:
 
 
 def _clips(source: Source, dataset: DatasetParams,
-           refuse: Callable[[str], None]) -> Iterator[tuple[Clip, float | None, str | None]]:
-    """The clips of one source, with the mask volume of the whole and the class of each; `refuse` is told the reason of all that
+           refuse: Callable[[str], None]) -> Iterator[tuple[Clip, Volume, str | None]]:
+    """The clips of one source, with the whole volume and the class of each; `refuse` is told the reason of all that
     gives none."""
     try:
         volume = source.read()
@@ -140,7 +142,7 @@ def _clips(source: Source, dataset: DatasetParams,
         if volume.labels is not None:
             middle = start + (dataset.clip_frames // 2) * dataset.stride
             label = volume.labels[min(middle, len(volume.labels) - 1)] or None
-        yield (start, frames, masks), volume.mask_volume, label
+        yield (start, frames, masks), volume, label
 
 
 def _clip_id(frames: NDArray[np.uint8], masks: NDArray[np.uint8]) -> str:
@@ -171,7 +173,8 @@ def _survey(sources: list[Source], digests: list[str], unread: list[str | None],
                 continue
             owner[clip_id] = digests[number]
             annotated = bool((masks != UNKNOWN).reshape(len(masks), -1).all(1).any())
-            found.append(_Found(number, start, clip_id, annotated, thumbnails(frames), volume, label))
+            found.append(_Found(number, start, clip_id, annotated, thumbnails(frames), volume.mask_volume, label,
+                                of_clip(volume, dataset)))
         if reasons:
             more = f"; and so on, {len(reasons)} clips in all" if len(reasons) > 1 else ""
             refused.append(QuarantineRecord(digests[number], reasons[0] + more))
@@ -293,6 +296,7 @@ def _summary(dataset: DatasetParams, sources: list[Source], found: list[_Found],
         "labels": dict(Counter(record.label for record in records if record.label is not None)),
         "label_from": dataset.label_from or "the data set's own table",
         "shape": dict(zip(("frames", "height", "width", "channels"), shape, strict=True)),
+        "geometry": typical([clip.geometry for clip, record in zip(found, records, strict=True) if record.split == "train"]),
         "scaling": {"window": list(dataset.window), "fit": dataset.fit},
         "mask_pixel_shares": {name: count / known for name, count in zip(names, pixels, strict=True)},
     }

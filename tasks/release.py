@@ -15,10 +15,13 @@ from typing import Any
 
 import jinja2
 import numpy as np
+import pyarrow.parquet as pq
 
 from models.clip import UNKNOWN
 from tasks.account import NAMES, SourceAccount, interval, p_value, read_benchmark, read_filters, read_sources
 from tasks.audit import audit_decisions, audit_of, judge_release
+from tasks.citation import citation, in_words
+from tasks.croissant import File, columns, croissant
 from tasks.fingerprint import fingerprint
 from tasks.params import AuditParams, DatasetParams, ReleaseParams
 from tasks.patients import outside_name
@@ -29,7 +32,8 @@ from tasks.tables import atomic_write, file_digest, read_json, read_table, write
 
 logger = logging.getLogger(__name__)
 
-TABLES = ("manifest.parquet", "decisions.parquet", "provenance.parquet", "audit.parquet", "README.md")
+TABLES = ("manifest.parquet", "decisions.parquet", "provenance.parquet", "audit.parquet")
+FILES = (*TABLES, "README.md", "CITATION.cff", "croissant.json")
 
 
 class RefusedError(ValueError):
@@ -64,7 +68,8 @@ class ReleasedClip:
 
 def release(params: ReleaseParams, dataset: DatasetParams, audit: AuditParams, prepared: Path, clips: Path, decisions: Path,
             audits: Path, benchmark: Path, out: Path) -> dict[str, Any]:
-    """Write clips.zarr, the four tables, the data card README.md and release.json; resumes after a kill.
+    """Write clips.zarr, the four tables, README.md (the data card), CITATION.cff, croissant.json and release.json; resumes
+    after a kill.
 
     Args:
         clips, decisions, audits: folders with one folder for each synthetic set.
@@ -107,16 +112,18 @@ def release(params: ReleaseParams, dataset: DatasetParams, audit: AuditParams, p
     write_table(out / "audit.parquet", compared, AuditRecord)
     sources = read_sources(prepared)
     facts = _facts(params, dataset, source, provenance, manifest, sources) | {"audit": audited}
+    facts["clip"] |= read_json(prepared / "summary.json").get("geometry", {})
+    facts["store_digest"] = ClipStore.open(out / "clips.zarr").digest
     card = _card(facts, params, dataset, sources, clips, benchmark, kept, judged)
     atomic_write(out / "README.md", card.encode())
+    atomic_write(out / "CITATION.cff", citation(facts).encode())
+    described = [File(name, file_digest(out / name), (out / name).stat().st_size,
+                      columns(pq.read_schema(out / name)) if name in TABLES else None) for name in FILES[:-1]]
+    write_json(out / "croissant.json", croissant(facts, described, {"clips.zarr": "clips.zarr/**"}))
     if problems := verify(out / "clips.zarr"):
         more = f"{problems[0]} ({len(problems)} problems)"
         raise ValueError(f"{out / 'clips.zarr'}: {more}; delete {out} and run `cinefab release` again")
-    facts |= {
-        "fingerprint": mark,
-        "store_digest": ClipStore.open(out / "clips.zarr").digest,
-        "files": {name: file_digest(out / name) for name in TABLES},
-    }
+    facts |= {"fingerprint": mark, "files": {name: file_digest(out / name) for name in FILES}}
     write_json(out / "release.json", facts)
     return facts
 
@@ -165,7 +172,7 @@ def _sweep(out: Path) -> None:
     """Withdraw what was released, and remove what no release writes, so that equal releases are equal folders."""
     (out / "release.json").unlink(missing_ok=True)  # first, so that it never stands beside other tables
     for path in out.iterdir():
-        if path.name not in {*TABLES, "clips.zarr"}:
+        if path.name not in {*FILES, "clips.zarr"}:
             logger.info("%s: not part of the release, removed", path)
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
@@ -234,6 +241,8 @@ def _facts(params: ReleaseParams, dataset: DatasetParams, source: ClipStore, pro
             "training_clips_by_label": {label: splits["train"] for label, splits in sources.labels.items()},
             "clips_by_class": {name: sum(name in clip.classes for clip in manifest) for name in dataset.classes},
         },
+        "about": params.model_dump(mode="json", exclude_none=True,
+                                   include={"title", "authors", "licence", "url", "released", "modality"}),
         "checkpoints": {record.generator: record.checkpoint_digest for record in provenance},
         "source_digest": source.digest,
     }
@@ -248,6 +257,7 @@ def _card(facts: dict[str, Any], params: ReleaseParams, dataset: DatasetParams, 
     return environment.get_template("card.md").render(
         facts=facts,
         names=NAMES,
+        reference=in_words(facts),
         dataset=dataset,
         sources=sources,
         sampling=json.loads(kept[0].sampling),

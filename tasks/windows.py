@@ -99,7 +99,7 @@ def resize(frames: Pixels, masks: Pixels, size: tuple[int, int], fit: Fit) -> tu
     height, width = frames.shape[1:3]
     if (height, width) == tuple(size):
         return frames, masks
-    target = size if fit == "stretch" else _largest((height, width), size)
+    target = fitted((height, width), size, fit)
     pictures = torch.from_numpy(np.ascontiguousarray(frames)).movedim(-1, 1).float()
     small = functional.interpolate(pictures, target, mode="bilinear", antialias=True, align_corners=False)
     resized = small.round().clamp(0, 255).to(torch.uint8).movedim(1, -1).contiguous().numpy()
@@ -112,7 +112,10 @@ def resize(frames: Pixels, masks: Pixels, size: tuple[int, int], fit: Fit) -> tu
     return np.pad(resized, (*borders, (0, 0))), padded
 
 
-def _largest(shape: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
+def fitted(shape: tuple[int, int], size: tuple[int, int], fit: Fit) -> tuple[int, int]:
+    """The height and width that `resize` gives a frame of this shape, before it fills up."""
+    if fit == "stretch":
+        return size
     ratio = min(size[0] / shape[0], size[1] / shape[1])
     return max(1, min(size[0], round(shape[0] * ratio))), max(1, min(size[1], round(shape[1] * ratio)))
 

@@ -37,6 +37,8 @@ class Volume:
         labels: the class of every frame, "" where there is none, of a source whose class changes; a clip has that of its
             middle frame.
         frame_time_ms: milliseconds between frames where the file says so.
+        spacing_mm: millimetres from slice to slice (None where frames are moments), from row to row and from column to column,
+            where the file says so.
     """
 
     frames: NDArray[Any]
@@ -44,6 +46,7 @@ class Volume:
     frame_time_ms: float | None = None
     mask_volume: float | None = None
     labels: tuple[str, ...] | None = None
+    spacing_mm: tuple[float | None, float, float] | None = None
 
 
 @dataclass(frozen=True)

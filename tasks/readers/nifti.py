@@ -52,17 +52,27 @@ def read(image: Path, mask: Path | None, axis: int) -> Volume:
     voxels = load(image)
     if voxels.ndim != 3:
         raise QuarantinedError(f"has {voxels.ndim} dimensions, but a volume has 3")
+    spacing = _spacing(image, axis)
     if mask is None:
-        return Volume(planes(voxels, axis)[..., None])
+        return Volume(planes(voxels, axis)[..., None], spacing_mm=spacing)
     labels = load_labels(mask, voxels.shape)
     volume = float((labels > 0).sum() * np.prod(voxel_size(mask)))
-    return Volume(planes(voxels, axis)[..., None], planes(labels, axis), mask_volume=volume)
+    return Volume(planes(voxels, axis)[..., None], planes(labels, axis), mask_volume=volume, spacing_mm=spacing)
 
 
 def voxel_size(path: Path) -> tuple[float, ...]:
     """Millimetres along each axis, as the header says."""
-    zooms: tuple[float, ...] = nibabel.load(path).header.get_zooms()[:3]  # type: ignore[attr-defined]
-    return zooms
+    return tuple(float(size) for size in nibabel.load(path).header.get_zooms()[:3])  # type: ignore[attr-defined]
+
+
+def _spacing(path: Path, axis: int) -> tuple[float, float, float] | None:
+    """Of planes along the axis, as `Volume.spacing_mm`. A header of ones without a unit says nothing: it is what none gives."""
+    sizes = voxel_size(path)
+    unit = nibabel.load(path).header.get_xyzt_units()[0]  # type: ignore[attr-defined]
+    if not all(0 < size < math.inf for size in sizes) or (unit == "unknown" and set(sizes) == {1.0}):
+        return None
+    across = [place for place in range(3) if place != axis]
+    return sizes[axis], sizes[across[1]], sizes[across[0]]
 
 
 def load(path: Path) -> NDArray[np.float32]:

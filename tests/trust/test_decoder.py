@@ -32,7 +32,7 @@ class Params(BaseModel):
 
 def good():
     frames = np.arange(2 * 3 * 4, dtype=">i2").reshape(2, 3, 4, 1)[::-1]
-    return Volume(frames, np.ones((2, 3, 4), np.uint8), 40.0, 1.5, ("a", ""))
+    return Volume(frames, np.ones((2, 3, 4), np.uint8), 40.0, 1.5, ("a", ""), (None, 0.5, 0.25))
 
 def memory():
     kept = []
@@ -109,6 +109,7 @@ def test_whatever_a_decoder_does_costs_one_file(tmp_path: Path) -> None:
     assert (tmp_path / "canary").read_bytes() == b""
     assert volume.masks is not None and volume.masks.all()
     assert (volume.frame_time_ms, volume.mask_volume, volume.labels) == (40.0, 1.5, ("a", ""))
+    assert volume.spacing_mm == (None, 0.5, 0.25)
     one = found["good"]
     assert (one.patient, one.label, one.text, one.key, one.site, one.texts) == ("p", "l", "words", "k", "s", {"l": "w"})
 
