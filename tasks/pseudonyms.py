@@ -92,4 +92,5 @@ def _make(path: Path) -> None:
 
 
 def _keyed(purpose: str, value: str) -> bytes:
-    return hmac.new(key(), f"{purpose}:{value}".encode(), hashlib.sha256).digest()
+    content = f"{purpose}:{value}".encode("utf-8", "surrogatepass")  # names of files need not be text
+    return hmac.new(key(), content, hashlib.sha256).digest()
