@@ -339,6 +339,18 @@ def test_at_any_depth_only_known_attributes_are_left(made: Made) -> None:
             assert name in copy
 
 
+def test_copies_have_what_an_ultrasound_cine_must_have(made: Made) -> None:
+    """Every attribute of type 1 or 2 in the mandatory modules, those of type 1 with a value, as highdicom knows the standard."""
+    standard = pytest.importorskip("highdicom._standard_utils")
+    modules, attributes = standard.get_iod_module_map(), standard.get_module_attribute_map()
+    for path in made.out.rglob("*.dcm"):
+        copy = pydicom.dcmread(path)
+        wanted = [(one["keyword"], one["type"]) for module in modules["ultrasound-multi-frame-image"] if module["usage"] == "M"
+                  for one in attributes[module["key"]] if not one["path"] and one["type"] in ("1", "2")]
+        assert len(wanted) > 25
+        assert [name for name, kind in wanted if name not in copy or (kind == "1" and copy[name].is_empty)] == []
+
+
 def test_references_between_files_still_meet(tmp_path: Path) -> None:
     files = write_corpus(tmp_path / "corpus")[1]
     first, second = (pydicom.dcmread(files[kind]) for kind in ("rle", "big_endian"))
