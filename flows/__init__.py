@@ -9,6 +9,9 @@ from pathlib import Path
 
 os.environ.setdefault("PREFECT_HOME", str(Path.cwd() / ".cinefab" / "prefect"))
 Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)  # Prefect makes the last folder only
+if "DVC_SITE_CACHE_DIR" not in os.environ:  # DVC notes the names of raw files down, by itself in a folder that everybody reads
+    os.environ["DVC_SITE_CACHE_DIR"] = str(Path.cwd() / ".cinefab" / "dvc")
+    Path(os.environ["DVC_SITE_CACHE_DIR"]).mkdir(mode=0o700, exist_ok=True, parents=True)
 for switch, value in {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydicom import dcmread, dcmwrite
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRLittleEndian
 
 from tasks.burned_in import Box, not_of
@@ -125,6 +126,8 @@ def _complete(made: Dataset, digest: str) -> None:
             setattr(made, name, other_uid(digest))
     if "PatientID" not in made or "PatientName" not in made:
         made.PatientID = made.PatientName = patient_of(Dataset(), digest)
+    if "FrameTime" in made and "FrameIncrementPointer" not in made:
+        made.FrameIncrementPointer = Tag("FrameTime")
     made.Modality = made.get("Modality", "OT")
     made.ImageType = ["DERIVED", "PRIMARY"]
     made.PatientIdentityRemoved = "YES"

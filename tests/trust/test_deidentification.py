@@ -180,7 +180,7 @@ def test_when_nothing_is_usable_that_is_said_without_a_word(made: Made, tmp_path
 
 @pytest.mark.slow
 def test_a_stage_under_prefect_and_dvc_leaves_no_word(made: Made, tmp_path: Path) -> None:
-    """In the checkout, DVC's files and caches, Prefect's database and all that is printed."""
+    """In the checkout, DVC's files and cache, Prefect's database and all that is printed; DVC's notes of names are private."""
     folder = tmp_path / "checkout"
     folder.mkdir()
     for name in ("flows", "tasks", "models", "profiles", ".dvc", "dvc.yaml", "params.yaml", ".dvcignore", ".gitignore"):
@@ -192,10 +192,11 @@ def test_a_stage_under_prefect_and_dvc_leaves_no_word(made: Made, tmp_path: Path
     tree["dataset"] = {**dataset(made.root).model_dump(mode="json"), "options": {}}
     (folder / "params.yaml").write_text(yaml.safe_dump(tree))
     subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
-    environment = {**os.environ, "PREFECT_HOME": str(tmp_path / "prefect"), "DVC_SITE_CACHE_DIR": str(tmp_path / "dvc"),
+    environment = {**os.environ, "PREFECT_HOME": str(tmp_path / "prefect"),
                    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1",
                    "PREFECT_LOGGING_TO_API_ENABLED": "true"}
-    environment.pop("PREFECT_API_URL", None)
+    for name in ("PREFECT_API_URL", "DVC_SITE_CACHE_DIR"):
+        environment.pop(name, None)
     done = subprocess.run([sys.executable, "-m", "flows", "run", "prepare"], cwd=folder, env=environment, capture_output=True,
                           timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -203,9 +204,10 @@ def test_a_stage_under_prefect_and_dvc_leaves_no_word(made: Made, tmp_path: Path
     assert not found_in(done.stdout + done.stderr)
     (database,) = (tmp_path / "prefect").glob("*.db")
     assert found_below(tmp_path / "prefect") == {} and database.stat().st_size > 0
-    assert found_below(folder) == {}
     assert (folder / "dvc.lock").exists()
-    assert found_below(tmp_path / "dvc") == {}
+    notes = folder / ".cinefab" / "dvc"
+    assert {name for name in found_below(folder) if not (folder / name).is_relative_to(notes)} == set()
+    assert notes.stat().st_mode & 0o077 == 0
 
 
 # --- pixels ---------------------------------------------------------------------------------------------------------------
@@ -335,6 +337,18 @@ def test_at_any_depth_only_known_attributes_are_left(made: Made) -> None:
         assert copy.PatientID == copy.PatientName == path.parent.name
         for name in ("StudyDate", "AccessionNumber", "ReferringPhysicianName", "PatientBirthDate", "Manufacturer"):
             assert name in copy
+
+
+def test_copies_have_what_an_ultrasound_cine_must_have(made: Made) -> None:
+    """Every attribute of type 1 or 2 in the mandatory modules, those of type 1 with a value, by highdicom's tables."""
+    standard = pytest.importorskip("highdicom._standard_utils")
+    modules, attributes = standard.get_iod_module_map(), standard.get_module_attribute_map()
+    for path in made.out.rglob("*.dcm"):
+        copy = pydicom.dcmread(path)
+        wanted = [(one["keyword"], one["type"]) for module in modules["ultrasound-multi-frame-image"] if module["usage"] == "M"
+                  for one in attributes[module["key"]] if not one["path"] and one["type"] in ("1", "2")]
+        assert len(wanted) > 25
+        assert [name for name, kind in wanted if name not in copy or (kind == "1" and copy[name].is_empty)] == []
 
 
 def test_references_between_files_still_meet(tmp_path: Path) -> None:
