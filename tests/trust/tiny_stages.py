@@ -153,7 +153,7 @@ class Units:
         os.write(self._file, (json.dumps(words) + "\n").encode())
 
     def _shard(self, store: Path, shard: int) -> None:
-        if store.parent.parent.name != "clips":  # those are counted when they are sampled
+        if store.parent.name not in ("conditions", SET):  # a stage of one unit; and what is counted when it is sampled
             self.begins("shard", store.parent.name, shard)
 
     def _look(self, kind: str) -> None:

@@ -58,7 +58,7 @@ def kills(bench: Bench, line: Line, folder: Path, count: int, rng: random.Random
                 file.write("null\n")
         is_whole(line, data)
         lines += 1
-        again = repeats(units(log), line)
+        again = repeats(units(log), line)  # of each attempt
         worst = max([worst, *(len(some) for some in again)])
         repeated.update(unit[0] for some in again for unit in some)
         assert worst <= 1, again
@@ -152,7 +152,7 @@ def made_again(bench: Bench, line: Line, data: Path, name: str) -> None:
     log.unlink(missing_ok=True)
     (result,) = bench.do(bench.job(line.params, data, [stage]))
     assert result["error"] is None and digests(data) == line.files, (name, result)
-    if stage in ("prepare", "condition", "sample", "release"):
+    if stage in ("prepare", "sample", "release"):
         shards = [words for words in units(log)[0] if words[0] in ("shard", "sample")]
         assert len(shards) == (kind_of(name) in ("shard", "commit record")), (name, shards)
 
