@@ -46,7 +46,7 @@ def curate(params: Path, data: Layout, name: str) -> dict[str, Any]:
             run_chain(clips, filters, data.critics, out, part)
         took = time.monotonic() - began
         curation_time(summary["clips"], took, where.workers, out, data.timing / "curate" / f"{name}.json")
-        clear_evidence(out)
+    clear_evidence(out)
     counts(f"curated-{name}", summary)
     return summary
 

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from models.generators import Checkpoint
 from models.trainer import TrainState
-from tasks.tables import PARTIAL, atomic_path, file_digest, make_folder, read_json, read_sealed, space_for, sync, write_sealed
+from tasks.tables import PARTIAL, atomic_path, file_digest, make_folder, naming, read_json, read_sealed, sync, write_sealed
 
 RECORD = "checkpoint.json"
 _CONFIG = "config.json"
@@ -67,7 +67,7 @@ def _write(partial: Path, checkpoint: Checkpoint, classes: dict[str, str], finge
     """Every file of the checkpoint, synced; returns its digest."""
     partial.mkdir()
     needed = sum(value.nbytes for net in checkpoint.nets.values() for value in net.state_dict().values())
-    with space_for(partial.parent / RECORD, needed), _os_errors():
+    with naming(partial.parent / RECORD, needed), _os_errors():
         for name, net in sorted(checkpoint.nets.items()):
             _save_net(partial / name, net)
         (partial / _LOSSES).write_text(_losses_text(checkpoint.losses))

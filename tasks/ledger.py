@@ -36,13 +36,16 @@ def one_writer(folder: Path) -> Iterator[None]:
 def writing(folder: Path) -> Iterator[None]:
     """The block is a stage that writes into the folder, alone.
 
-    Files that were damaged since the last time are removed first, so that the stage makes them again and never reads them.
+    Files that were damaged since the last time are removed first, so that the stage makes them again and never reads them, and
+    so are those that a killed one was writing.
 
     Raises:
         ValueError: if another process writes there.
     """
     with one_writer(folder):
         ledger = folder / LEDGER
+        for partial in folder.rglob(f"*{PARTIAL}"):
+            partial.unlink(missing_ok=True)
         if ledger.exists():
             for path in _damaged(folder):
                 path.unlink(missing_ok=True)

@@ -405,6 +405,8 @@ def read_layout(path: Path) -> dict[str, Any]:
 
 def _wipe(path: Path) -> None:
     """Empty the store's folder: records first, so that no moment has a record without its files; its own zarr.json last."""
+    if path.exists():
+        _sweep(path)  # a writer may have been killed over its first file
     if not path.exists() or not any(path.iterdir()):
         return
     if not (path / METADATA).exists():

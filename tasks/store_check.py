@@ -14,18 +14,19 @@ def verify(path: Path) -> list[str]:
     """Recompute every checksum of a store: metadata, records, files and, decoded, every clip.
 
     Returns:
-        One line for each thing that is broken, naming file, shard or clip; [] when the store is whole and finished.
+        One line for each thing that is broken, naming file, shard or clip; [] when the store is whole and finished. Of one
+        that is not finished only what has a commit record is looked at: the rest is work in progress.
     """
     try:
         layout = read_layout(path)
     except ValueError as error:
         return [f"{METADATA}: {error}"]
     store, metadata = ClipStore(path, layout), metadata_files(layout)
+    finished = None if layout["clips"] is None else -(-layout["clips"] // store.shard_clips)
     changed = [name for name, content in metadata.items() if not same_content(path / name, content)]
     problems = [f"{name}: is missing or not this store's metadata" for name in changed]
-    finished = None if layout["clips"] is None else -(-layout["clips"] // store.shard_clips)
     if finished is None:
-        problems.append("is not finished; run its stage again, the shards that are done are kept")
+        problems = ["is not finished; run its stage again, the shards that are done are kept"]
     expected, owner = set(metadata), dict[str, int]()
     for shard in sorted(commits.recorded_shards(path) | set(range(finished or 0))):
         expected.add(commits.record_name(shard))
@@ -46,6 +47,8 @@ def verify(path: Path) -> list[str]:
                 problems.append(f"clip {clip}: is in shards {owner[clip]} and {shard}")
     if finished is not None and not problems and layout["digest"] != store.digest:
         problems.append(f"{METADATA}: its digest is not that of the commit records")
+    if finished is None:
+        return problems
     found = {file.relative_to(path).as_posix() for file in path.rglob("*") if not file.is_dir()}
     return problems + [f"{name}: belongs to no shard" for name in sorted(found - expected)]
 

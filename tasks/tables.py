@@ -34,8 +34,8 @@ class DiskFullError(OSError):
 
 
 @contextmanager
-def space_for(path: Path, needed: int) -> Iterator[None]:
-    """The block writes up to `needed` bytes at `path`.
+def naming(path: Path, needed: int) -> Iterator[None]:
+    """The block writes up to `needed` bytes at `path`: an error of the system that names no file names this one.
 
     Raises:
         DiskFullError: if the disk, or the user's share of it, is full.
@@ -44,6 +44,8 @@ def space_for(path: Path, needed: int) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.filename is None:
+                raise OSError(error.errno, error.strerror, str(path)) from error
             raise
         free = shutil.disk_usage(path.parent).free
         raise DiskFullError(f"{path}: its disk is full: it needs up to {needed:,} bytes, {free:,} are free; free some and run "
@@ -66,7 +68,7 @@ def atomic_path(path: Path, needed: int) -> Iterator[Path]:
     make_folder(path.parent)
     partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}{PARTIAL}")
     try:
-        with space_for(path, needed):
+        with naming(path, needed):
             yield partial
             sync(partial)
             partial.replace(path)
@@ -86,6 +88,8 @@ def sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
         os.close(descriptor)
 

@@ -24,6 +24,7 @@ from tasks.release import ReleasedClip, release
 from tasks.store import ClipStore
 from tasks.store_check import verify
 from tasks.tables import file_digest, read_json, read_table, write_json, write_table
+from tasks.verify import verify_tree
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +117,18 @@ def test_a_half_made_release_is_completed(line: tuple[Path, Params]) -> None:
     make(data, tree)
     assert contents(folder) == before
     assert first.stat().st_ino == kept  # the finished shard was not written again
+
+
+@pytest.mark.parametrize("name", ["manifest.parquet", "README.md", "clips.zarr/frames/c.0.0.0.0.0"])
+def test_verify_knows_a_release_without_a_ledger(line: tuple[Path, Params], name: str) -> None:
+    """As versions before ledgers are; and one whose store is gone is none."""
+    released = line[0] / "release"
+    assert verify_tree(released) == (2, [])
+    content = (released / name).read_bytes()
+    (released / name).write_bytes(content[:20] + b"?" + content[21:])
+    assert any(name in problem for problem in verify_tree(released)[1])
+    shutil.rmtree(released / "clips.zarr")
+    assert f"{released / 'clips.zarr'}: is missing" in verify_tree(released)[1]
 
 
 def test_other_decisions_make_another_release(line: tuple[Path, Params]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import string
@@ -17,9 +18,11 @@ from hypothesis import strategies as st
 
 from tasks import records, tables
 from tasks.tables import (
+    DiskFullError,
     atomic_path,
     atomic_write,
     file_digest,
+    naming,
     read_json,
     read_sealed,
     read_table,
@@ -201,6 +204,16 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
         assert partial.name.endswith(".partial") and partial.parent == path.parent
         raise RuntimeError("the power went")
     assert path.read_bytes() == b"old" and list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux that is always full")
+def test_a_full_disk_says_which_file_and_how_much_it_needs() -> None:
+    full = Path("/dev/full")
+    message = r"^/dev/full: its disk is full: it needs up to 1,234 bytes, [\d,]+ are free; free some and run this again"
+    with pytest.raises(DiskFullError, match=message), naming(full, 1234):
+        full.write_bytes(b"data")
+    with pytest.raises(PermissionError, match="somewhere else"), naming(full, 1234):  # others' errors stay theirs
+        raise PermissionError(errno.EPERM, "no", "somewhere else")
 
 
 def test_a_hard_link_is_replaced_not_written_through(tmp_path: Path) -> None:
