@@ -72,11 +72,12 @@ def segmentation(image: Dataset, masks: NDArray[np.uint8], classes: Sequence[str
 
 
 def _segment(number: int, name: str) -> Dataset:
+    name = name.replace("\\", "/")[:64]  # a backslash would make two values of it
     return _item(
-        SegmentNumber=number, SegmentLabel=name[:64],
+        SegmentNumber=number, SegmentLabel=name,
         SegmentAlgorithmType="AUTOMATIC", SegmentAlgorithmName="cinefab, mask asked for",
         SegmentedPropertyCategoryCodeSequence=[_code("CLASS", SCHEME, "Class of the data set")],
-        SegmentedPropertyTypeCodeSequence=[_code(f"CLASS {number}", SCHEME, name[:64])],
+        SegmentedPropertyTypeCodeSequence=[_code(f"CLASS {number}", SCHEME, name)],
     )
 
 

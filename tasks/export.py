@@ -29,7 +29,7 @@ from models import plugin
 from tasks.citation import citation
 from tasks.croissant import File, croissant
 from tasks.exports import Cells, Clip, Format
-from tasks.fingerprint import fingerprint
+from tasks.fingerprint import fingerprint, params_digest
 from tasks.open_release import Release
 from tasks.tables import PARTIAL, atomic_write, file_digest, read_json, read_sealed, write_json, write_sealed
 
@@ -59,8 +59,9 @@ def export(release: Release, kind: str, out: Path) -> Path:
     if strange := [clip for clip in release.ids if not _NAME.fullmatch(clip)]:
         raise ValueError(f"{release.name}: clip_id {strange[0]!r} cannot be a file's name, so it is no release of cinefab")
     identity = {"format": kind, "name": release.facts["name"], "version": release.facts["version"],
-                "store_digest": release.facts["store_digest"]}
-    _claim(out, identity)
+                "facts": params_digest(release.facts)}
+    mark = fingerprint("export", identity)
+    _claim(out, identity, mark)
     if (out / SUMS).exists():
         if not (broken := _broken(out)):
             return out
@@ -68,7 +69,6 @@ def export(release: Release, kind: str, out: Path) -> Path:
         (out / SUMS).unlink()
     for partial in out.rglob(f".*{PARTIAL}"):
         partial.unlink()
-    mark = fingerprint("export", identity)
     rows: list[Cells] = []
     files: dict[str, str] = {}
     with tqdm(total=len(release), desc=f"export {kind}", unit="clip") as bar:
@@ -102,17 +102,22 @@ def _format(kind: str) -> Format:
     return form
 
 
-def _claim(out: Path, identity: dict[str, str]) -> None:
-    """Make the folder ours, or refuse it."""
+def _claim(out: Path, identity: dict[str, str], mark: str) -> None:
+    """Make the folder ours, or refuse it; what other code made of the same release is to be made again."""
     if (out / IDENTITY).is_file():
-        if (there := read_json(out / IDENTITY)) != identity:
-            known = {key: there.get(key, "?") for key in identity} if isinstance(there, dict) else dict.fromkeys(identity, "?")
-            raise ValueError(f"{out}: is the export of {known['name']}@{known['version']} ({known['store_digest']}) as "
-                             f"{known['format']}, not of this release as {identity['format']}; give another --out or delete it")
-        return
-    if out.exists() and (not out.is_dir() or any(path.suffix != PARTIAL for path in out.iterdir())):
+        there = read_json(out / IDENTITY)
+        known = {key: there.get(key, "?") for key in (*identity, "mark")} if isinstance(there, dict) else {}
+        if {key: known.get(key) for key in identity} != identity:
+            what = f"{known['name']}@{known['version']} as {known['format']}" if known else "something else"
+            same = known and known["name"] == identity["name"] and known["version"] == identity["version"]
+            raise ValueError(f"{out}: holds the export of {what}{', as it was before' if same else ''}, not of this release as "
+                             f"{identity['format']}; give another --out or delete it")
+        if known["mark"] == mark:
+            return
+        (out / SUMS).unlink(missing_ok=True)
+    elif out.exists() and (not out.is_dir() or any(path.suffix != PARTIAL for path in out.iterdir())):
         raise ValueError(f"{out}: is there already and is no export of cinefab; give another --out")
-    write_json(out / IDENTITY, identity)
+    write_json(out / IDENTITY, identity | {"mark": mark})
 
 
 def _broken(out: Path) -> list[str]:

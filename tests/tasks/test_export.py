@@ -86,8 +86,11 @@ def test_folders_that_are_something_else_are_left_alone(made: Release, tmp_path:
     assert contents(tmp_path / "mine") == {"thesis.tex": b"years of work"}
     out = export(made, "nifti", tmp_path / "out")
     before = contents(out)
-    with pytest.raises(ValueError, match=r"is the export of wires@v3 \(\w+\) as nifti, not of this release as dicom"):
+    with pytest.raises(ValueError, match="of wires@v3 as nifti, as it was before, not of this release as dicom"):
         export(made, "dicom", out)
+    relicensed = any_release.release(tmp_path / "relicensed", about={"licence": "MIT"})
+    with pytest.raises(ValueError, match="as it was before, not of this release as nifti; give another --out or delete it"):
+        export(relicensed, "nifti", out)
     (out / IDENTITY).write_text("[]")
     with pytest.raises(ValueError, match="give another --out or delete it"):
         export(made, "nifti", out)
@@ -95,6 +98,15 @@ def test_folders_that_are_something_else_are_left_alone(made: Release, tmp_path:
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="file: is there already"):
         export(made, "nifti", tmp_path / "file")
+
+
+def test_what_other_code_exported_is_made_again(made: Release, tmp_path: Path) -> None:
+    out = export(made, "nifti", tmp_path / "out")
+    whole = contents(out)
+    (out / IDENTITY).write_text((out / IDENTITY).read_text().replace('"mark": "', '"mark": "0'))
+    before = (out / "frames" / "clip-0.nii.gz").stat().st_ino
+    assert contents(export(made, "nifti", out)) == whole
+    assert (out / "frames" / "clip-0.nii.gz").stat().st_ino != before
 
 
 def test_an_unknown_format_and_a_missing_library_are_one_line(made: Release, tmp_path: Path,

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from flows.__main__ import app
 from flows.layout import Layout
+from tasks.export import export
 from tasks.open_release import open_release
 from tasks.pull import pull
 from tasks.store import ClipStore
@@ -161,6 +162,11 @@ def test_every_form_has_the_same_clips(clone: Path, first: Path) -> None:
 
 def test_forked_workers_read_it(clone: Path, first: Path) -> None:
     run(ROOT, sys.executable, "-m", "tests.tasks.forked_workers", "tiny-wires@v1", str(clone), str(first))
+
+
+def test_a_version_is_exported_as_its_folder_is(clone: Path, first: Path, tmp_path: Path) -> None:
+    out = export(open_release("tiny-wires@v1", str(clone)), "nifti", tmp_path / "version")
+    assert contents(out) == contents(export(open_release(str(first)), "nifti", tmp_path / "folder"))
 
 
 def test_two_versions_at_once(clone: Path, factory: Path) -> None:
