@@ -34,8 +34,9 @@ class DiskFullError(OSError):
 
 
 @contextmanager
-def naming(path: Path, needed: int) -> Iterator[None]:
-    """The block writes up to `needed` bytes at `path`: an error of the system that names no file names this one.
+def naming(path: Path, needed: int | None) -> Iterator[None]:
+    """The block writes up to `needed` bytes at `path` (None: nobody knows how many): an error of the system that names no file
+    names this one.
 
     Raises:
         DiskFullError: if the disk, or the user's share of it, is full.
@@ -48,19 +49,20 @@ def naming(path: Path, needed: int) -> Iterator[None]:
                 raise OSError(error.errno, error.strerror, str(path)) from error
             raise
         free = shutil.disk_usage(path.parent).free
-        raise DiskFullError(f"{path}: its disk is full: it needs up to {needed:,} bytes, {free:,} are free; free some and run "
-                            "this again, what is finished is kept") from error
+        wants = "" if needed is None else f"it needs up to {needed:,} bytes, "
+        raise DiskFullError(f"{path}: its disk is full: {wants}{free:,} are free; free some and run this again, what is finished "
+                            "is kept") from error
 
 
 @contextmanager
-def atomic_path(path: Path, needed: int) -> Iterator[Path]:
+def atomic_path(path: Path, needed: int | None = None) -> Iterator[Path]:
     """A temporary name beside `path`; when the block ends, that file is synced and renamed to `path`.
 
     Whoever reads `path` sees the old file or the whole new one, also after a kill or a power cut. A hard link at `path`
     (DVC's cache) is replaced, never written through.
 
     Args:
-        needed: bytes it will have at most, for the message if the disk is full.
+        needed: bytes it will have at most, for the message if the disk is full; None if nobody knows.
 
     Raises:
         DiskFullError: if the disk is full.
@@ -131,8 +133,8 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file; run the stage that makes it") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not JSON ({error}); delete it and run its stage again") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not JSON ({str(error)[:200]}); delete it and run its stage again") from None
 
 
 def write_sealed(path: Path, value: dict[str, Any]) -> None:
@@ -161,6 +163,12 @@ def _json_bytes(value: Any) -> bytes:
 def checksum_of(value: dict[str, Any]) -> str:
     """blake2b (32 hex digits) of a JSON value."""
     return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def stays_below(name: str) -> bool:
+    """Whether a file's name, as a record gives it, is one below the record's folder: relative, plain, without dots that lead up."""
+    parts = name.split("/")
+    return not any(part in ("", ".", "..") or "\0" in part or "\\" in part for part in parts)
 
 
 def schema_of(cls: type) -> pa.Schema:
@@ -212,8 +220,8 @@ def read_table(path: Path, cls: type[Row], rows: range | None = None) -> list[Ro
         table = file.read() if rows is None else _some(file, rows)
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file; run the stage that makes it") from None
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{path}: not a readable Parquet file ({error}); run its stage again") from None
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ValueError(f"{path}: not a readable Parquet file ({' '.join(str(error).split())[:400]}); run its stage again") from None
     if table.schema.remove_metadata() != schema:
         raise ValueError(f"{path}: columns are {_columns(table.schema)}, but {cls.__name__} has {_columns(schema)}")
     _check_values(path, table, cls)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from tasks.checkpoints import load_checkpoint
 from tasks.ledger import LEDGER, ledger_problems
+from tasks.release_facts import release_facts
 from tasks.store_check import verify
-from tasks.tables import file_digest, read_json
+from tasks.tables import file_digest
 
 RELEASE, STORE = "release.json", "clips.zarr"
 
@@ -44,10 +44,9 @@ def verify_tree(path: Path) -> tuple[int, list[str]]:
 def _release_problems(folder: Path) -> list[str]:
     """What is not as the release's own facts say; a version that wrote no ledgers has nothing else."""
     try:
-        facts: Any = read_json(folder / RELEASE)
-        files = dict(facts["files"])
-    except (ValueError, KeyError, TypeError) as error:
-        return [f"{folder / RELEASE}: is not a release's ({error}); run `cinefab release` again"]
+        files = release_facts((folder / RELEASE).read_bytes(), str(folder / RELEASE))["files"]
+    except (ValueError, OSError) as error:
+        return [str(error)]
     missing = [] if (folder / STORE).is_dir() else [f"{folder / STORE}: is missing"]
     return missing + [f"{folder / name}: its bytes are not those that were released"
                       for name, digest in sorted(files.items())
