@@ -25,13 +25,13 @@ from tasks.decoder import decoded
 from tasks.open_release import open_release
 from tasks.params import DecoderParams, load_params
 from tasks.profiles import apply_profiles
-from tasks.pull import _problems
 from tasks.readers import QuarantinedError, Source, dicom, images, nifti, video
 from tasks.records import Decision
 from tasks.release import ReleasedClip
 from tasks.store import ClipStore
 from tasks.store_check import verify
 from tasks.tables import read_table
+from tasks.verify import verify_tree
 from tasks.windows import check_volume
 
 MEMORY_GB, SECONDS = 2.0, 20
@@ -93,7 +93,7 @@ def _state(path: Path) -> None:
 
 
 def _pulled(path: Path) -> None:
-    if problems := _problems(path.parent):
+    if problems := verify_tree(path.parent)[1]:
         raise ValueError(f"{path.parent}: {problems[0]}")
 
 

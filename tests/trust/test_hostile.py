@@ -10,12 +10,10 @@ import os
 import shutil
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from hand_made import release
 from hostile_corpus import SUFFIX, Input, bombs, disguised, mutants, names_others, of_json, of_yaml, seeds

@@ -29,7 +29,6 @@ from tasks.decoder import decoded
 from tasks.open_release import open_release
 from tasks.params import DecoderParams, load_params
 from tasks.profiles import apply_profiles
-from tasks.pull import _problems
 from tasks.readers import QuarantinedError
 from tasks.records import ClipRecord
 from tasks.store_check import verify
@@ -141,7 +140,7 @@ def test_traps_in_our_own_files(whole: Path, tmp_path: Path) -> None:
     readers: dict[str, list[Callable[[], Any]]] = {
         "checkpoint": [lambda: load_checkpoint(folder / "checkpoint"), lambda: verify_tree(folder / "checkpoint")],
         "state": [lambda: FolderStates(folder / "state", "mark").load("scene")],
-        "release": [lambda: open_release(str(folder / "release")).load([0]), lambda: _problems(folder / "release"),
+        "release": [lambda: open_release(str(folder / "release")).load([0]), lambda: verify_tree(folder / "release"),
                     lambda: verify(folder / "release" / "clips.zarr")],
         "foreign": [lambda: load_image_encoder(folder / "foreign")],
         "params.yaml": [lambda: load_params(folder / "params.yaml")],
