@@ -156,7 +156,7 @@ class Release(Dataset[dict[str, Any]]):
 
     def _file(self, name: str) -> bytes:
         content = self._content(name)
-        if hashlib.sha256(content).hexdigest() != self.facts["files"][name]:
+        if hashlib.sha256(content).hexdigest() != self.facts["files"].get(name):
             raise ValueError(f"{self.name}: {name} has other bytes than were released; pull it again")
         return content
 

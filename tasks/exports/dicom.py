@@ -34,7 +34,8 @@ OPENED_BY = """any DICOM viewer; in Python:
 import highdicom, pydicom
 frames = pydicom.dcmread("frames/CLIP_ID.dcm")  # frames.pixel_array: (T, H, W) or (T, H, W, 3)
 masks = highdicom.seg.segread("masks/CLIP_ID.dcm").get_pixels_by_source_frame(
-    frames.SOPInstanceUID, range(1, frames.NumberOfFrames + 1), combine_segments=True)  # label maps (T, H, W)
+    frames.SOPInstanceUID, range(1, frames.NumberOfFrames + 1), combine_segments=True,
+    assert_missing_frames_are_empty=True)  # label maps (T, H, W)
 ```"""
 LOSES = ("Nothing of the pixels. A clip whose masks show nothing has no mask file; frames whose masks nobody knows are a "
          "segment of their own, `unknown`.")

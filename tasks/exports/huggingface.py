@@ -25,7 +25,7 @@ OPENED_BY = """Hugging Face datasets; in Python:
 
 ```python
 import datasets, numpy as np
-clips = datasets.load_dataset(".", split="train")  # this folder
+clips = datasets.load_dataset("FOLDER", split="train")  # the path of this folder; "." is no name to the library
 frames, masks = (np.stack([np.asarray(picture) for picture in clips[0][name]]) for name in ("frames", "masks"))
 ```"""
 LOSES = "Nothing of the pixels; grey frames come without their axis of one channel."

@@ -29,6 +29,7 @@ from pydicom.uid import (
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}  # before datasets is imported
 
 import as_users_open
+import datasets
 
 from models import plugin
 from tasks.export import FORMATS, export
@@ -115,6 +116,23 @@ def test_films_state_their_loss_and_masks_have_none(releases: dict[str, Release]
     card = (folder / "README.md").read_text()
     assert f"{np.median(said):.1f} dB in the median clip, {min(said):.1f} dB in the worst" in card
     assert f"n = {len(said)} clips" in card
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_card_s_own_example_opens_it(releases: dict[str, Release], exports: dict[tuple[str, str], Path], kind: str,
+                                         tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, clip = exports["colour", kind], releases["colour"].ids[0]
+    snippet = (folder / "README.md").read_text().split("```python\n")[-1].split("```")[0]
+    snippet = snippet.replace("CLIP_ID", clip).replace("FOLDER", str(folder))
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    names: dict[str, Any] = {}
+    exec(snippet, names)
+    shown = names["clip"]["masks.npy"] if kind == "webdataset" else names.get("masks", names.get("labels"))
+    masks = releases["colour"].load([any_release.CLIPS - 1 if kind == "webdataset" else 0])["masks"][0]
+    if kind == "nifti":
+        masks = masks[:, ::-1].transpose(2, 1, 0)[:, :, None]
+    np.testing.assert_array_equal(shown, masks)
 
 
 def test_psnr() -> None:
