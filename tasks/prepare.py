@@ -97,7 +97,7 @@ def prepare(dataset: DatasetParams, seed: int, out: Path) -> dict[str, Any]:
 
 
 def _finished(out: Path, mark: str) -> dict[str, Any] | None:
-    """The summary of a finished run with this fingerprint whose files are all there and whose shards are whole."""
+    """The summary of a finished run with this fingerprint whose files are all there and whose store is whole."""
     if not all((out / name).exists() for name in ("summary.json", "manifest.parquet", "quarantine.parquet")):
         return None
     try:
@@ -106,7 +106,7 @@ def _finished(out: Path, mark: str) -> dict[str, Any] | None:
         same = summary["fingerprint"] == mark and store.digest == summary["store"]
     except (ValueError, KeyError, TypeError):
         return None
-    return summary if same and store.whole() == set(range(-(-len(store) // store.shard_clips))) else None
+    return summary if same and store.is_whole() else None
 
 
 def _unread(source: Source, dataset: DatasetParams) -> str | None:

@@ -174,6 +174,12 @@ class ClipStore:
         """Shards whose record is of this fingerprint and whose files are, hashed, those of the record."""
         return {shard for shard in commits.recorded_shards(self.path) if self.has(shard) and self._as_recorded(shard)}
 
+    def is_whole(self) -> bool:
+        """Whether metadata, records and files of a finished store are, hashed, those that were written."""
+        metadata = metadata_files(read_layout(self.path))
+        return (self.whole() == set(range(-(-len(self) // self.shard_clips)))
+                and all(same_content(self.path / name, content) for name, content in metadata.items()))
+
     def _as_recorded(self, shard: int) -> bool:
         files = self.record(shard).files
         return set(files) == set(self._names(shard)) and all(file_digest(self.path / name) == files[name] for name in files)

@@ -63,8 +63,8 @@ def repro_with_kills(folder: Path, api: str, rng: random.Random, kills: int, lon
 def test_killed_at_random_moments_the_release_is_the_same(line: Path, api: str, tmp_path: Path) -> None:
     folder = checkout(tmp_path / "checkout")
     seed = int(os.environ.get("CINEFAB_KILL_SEED", "1"))
-    hit = repro_with_kills(folder, api, random.Random(seed), kills=4, longest=25)
-    assert hit >= 2
+    hit = repro_with_kills(folder, api, random.Random(seed), kills=2, longest=25)  # hundreds: tests/trust/test_loss.py
+    assert hit >= 1
     assert tree_digest(folder / "data" / "release") == tree_digest(line / "data" / "release")
     assert verify_tree(folder / "data")[1] == []
 

@@ -132,7 +132,7 @@ def damage(bench: Bench, line: Line, folder: Path, count: int, mended: int, rng:
         content = (data / name).read_bytes()
         (data / name).unlink()
         (data / name).write_bytes(hurt(content, rng, cut=number // len(kinds) % 2 == 1))
-        problems = verify_tree(data)[1]
+        problems = verify_tree(data / FOLDERS[stage_of(name)])[1]
         store, _, inside = name.rpartition(".zarr/")
         naming = (str(data / f"{store}.zarr"), inside) if store else (str(data / name), "")
         assert any(all(word in one for word in naming) for one in problems), (name, problems)
@@ -147,14 +147,18 @@ def damage(bench: Bench, line: Line, folder: Path, count: int, mended: int, rng:
 
 def made_again(bench: Bench, line: Line, data: Path, name: str) -> None:
     """The stage of a damaged file makes it again, and of the shards only this one."""
-    (stage,) = (stage for stage, folder in FOLDERS.items() if name.startswith(folder + "/"))
-    log = data.parent / "work.log"
+    stage, log = stage_of(name), data.parent / "work.log"
     log.unlink(missing_ok=True)
     (result,) = bench.do(bench.job(line.params, data, [stage]))
     assert result["error"] is None and digests(data) == line.files, (name, result)
     if stage in ("prepare", "sample", "release"):
         shards = [words for words in units(log)[0] if words[0] in ("shard", "sample")]
         assert len(shards) == (kind_of(name) in ("shard", "commit record")), (name, shards)
+
+
+def stage_of(name: str) -> str:
+    """Whose file it is."""
+    return next(stage for stage, folder in FOLDERS.items() if name.startswith(f"{folder}/"))
 
 
 def kind_of(name: str) -> str:
