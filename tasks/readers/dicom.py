@@ -15,7 +15,7 @@ from pydicom.errors import InvalidDicomError
 from pydicom.pixels import apply_color_lut, apply_rescale, pixel_array
 
 from tasks.patients import Known, PatientParams, hashed, patient_lookup
-from tasks.readers import QuarantinedError, Source, Volume
+from tasks.readers import QuarantinedError, Source, Volume, leads_out
 from tasks.readers.images import by_frame, mask_pictures
 
 _UNREADABLE = (InvalidDicomError, OSError, EOFError, ValueError, AttributeError, KeyError, TypeError, RuntimeError)
@@ -46,7 +46,7 @@ def sources(location: Path, params: Params) -> list[Source]:
         if params.masks is not None and file.is_relative_to(location / params.masks):
             continue
         name = str(file.relative_to(location))
-        known = look_up(name) if own else Known(_patient(file))
+        known = look_up(name) if own else Known(hashed(name) if leads_out(file, location) else _patient(file))
         pictures = sorted((location / params.masks / file.stem).glob("*")) if params.masks else []
         found.append(Source(name, (file, *pictures), known.patient, known.label, partial(_read, file, pictures, params),
                             known.text, site=known.site))
@@ -56,9 +56,10 @@ def sources(location: Path, params: Params) -> list[Source]:
 def _patient(file: Path) -> str:
     try:
         header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["PatientID"])
-    except _UNREADABLE:
-        return hashed(file.name)  # reading it will say what is wrong
-    return hashed(str(header.get("PatientID") or "").strip() or file.name)
+        identity = str(header.get("PatientID") or "").strip()
+    except Exception:  # reading it will say what is wrong
+        identity = ""
+    return hashed(identity or file.name)
 
 
 def _read(file: Path, pictures: list[Path], params: Params) -> Volume:
