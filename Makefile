@@ -19,7 +19,7 @@ BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/.venv
 
-.PHONY: demo test test-slow setup clean
+.PHONY: demo test test-slow test-long setup clean
 .DEFAULT_GOAL := demo
 
 demo: setup
@@ -34,6 +34,10 @@ test: setup
 
 test-slow: setup
 	pytest -m slow
+
+# writes its tables to docs/results
+test-long: setup
+	OMP_NUM_THREADS=1 pytest -m long --timeout 0 tests/trust
 
 setup: .venv/.ready
 

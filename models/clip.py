@@ -10,8 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-UNKNOWN = 255
-"""Mask value of a pixel nobody annotated. A frame is annotated if none of its pixels carries it."""
+from models.unknown import UNKNOWN
 
 
 @dataclass(frozen=True)

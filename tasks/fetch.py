@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from tasks.decoder import decoded
+from tasks.params import DecoderParams
 from tasks.readers import QuarantinedError, nifti
 from tasks.tables import make_folder
 
@@ -81,8 +83,8 @@ def _check(images: Path, labels: Path) -> int:
         raise ValueError(f"data hippocampus: {len(unpaired)} files in {images.parent} lack their partner, e.g. {unpaired[0]}")
     if not names:
         raise ValueError(f"data hippocampus: {images} holds no *.nii.gz; give the folder of the unpacked archive")
-    params = nifti.Params.model_validate({"images": images.name, "masks": labels.name, "patient_pattern": PATIENT})
-    for source in nifti.sources(images.parent, params):
+    options = nifti.Params.model_validate({"images": images.name, "masks": labels.name, "patient_pattern": PATIENT})
+    for source in decoded("nifti", images.parent, options, DecoderParams()):
         try:
             masks = source.read().masks
         except QuarantinedError as error:

@@ -58,6 +58,13 @@ class SplitParams(Section):
         return self
 
 
+class DecoderParams(Section):
+    """What the process that decodes raw files may take for one of them; one that takes more is quarantined."""
+
+    memory_gb: float = Field(default=8, gt=0, description="beyond the process itself; larger volumes need more")
+    seconds: int = Field(default=600, gt=0, description="by the clock; four times as many of processor time")
+
+
 class DatasetParams(Section):
     """One data set: where it is, how to read it, what a clip of it is."""
 
@@ -83,6 +90,7 @@ class DatasetParams(Section):
     annotated_patients: int | None = Field(None, gt=0, description="training patients that keep masks; None: all")
     near_duplicate: float = Field(0.95, gt=0, le=1, description="correlation of thumbnails from which two clips are one group")
     max_file_mb: float = Field(2000, gt=0, description="a larger file is quarantined unread")
+    decoder: DecoderParams = DecoderParams()
     shard_clips: int = Field(16, gt=0)
 
 

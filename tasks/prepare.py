@@ -21,10 +21,10 @@ from tqdm.auto import tqdm
 
 from models import plugin
 from models.clip import UNKNOWN
+from tasks.decoder import decoded
 from tasks.derived import volume_labels
 from tasks.fingerprint import fingerprint
 from tasks.params import DatasetParams
-from tasks.pseudonyms import key
 from tasks.readers import QuarantinedError, Source
 from tasks.records import ClipRecord, QuarantineRecord
 from tasks.split import annotated_patients, check_no_leak, groups_of, split_groups, thumbnails
@@ -62,14 +62,11 @@ def prepare(dataset: DatasetParams, seed: int, out: Path) -> dict[str, Any]:
     location = Path(dataset.location)
     if not location.exists():
         raise ValueError(f"dataset.location: {location} does not exist; give the folder that holds the data")
-    reader = plugin.load("tasks.readers", dataset.reader)
-    options = reader.Params.model_validate(dataset.options)
-    if getattr(options, "by_hash", False):
-        key()  # now, before somebody asks who may write no file
-    sources: list[Source] = list(reader.sources(location, options))
-    if not sources:
+    options = plugin.params("tasks.readers", {"kind": dataset.reader, **dataset.options})
+    if not (sources := decoded(dataset.reader, location, options, dataset.decoder)):
         raise ValueError(f"dataset.location: {location} holds nothing that reader {dataset.reader} can read")
-    digests = [source.found_by(dataset.max_file_mb) for source in sources]
+    unread = [_unread(source, dataset) for source in sources]
+    digests = [source.found_by(closed(source, dataset) is None) for source in sources]
     listed = [[one.name, one.patient, one.label, one.text, one.site, digest]
               for one, digest in zip(sources, digests, strict=True)]
     mark = fingerprint("prepare", dataset.model_dump(mode="json", exclude={"location"}), seed, listed)
@@ -77,7 +74,7 @@ def prepare(dataset: DatasetParams, seed: int, out: Path) -> dict[str, Any]:
         return summary
     (out / "summary.json").unlink(missing_ok=True)
 
-    found, refused, shape = _survey(sources, digests, dataset)
+    found, refused, shape = _survey(sources, digests, unread, dataset)
     write_table(out / "quarantine.parquet", refused, QuarantineRecord)
     if not found:
         first = refused[0]
@@ -106,17 +103,28 @@ def _finished(out: Path, mark: str) -> dict[str, Any] | None:
     return summary if whole else None
 
 
+def closed(source: Source, dataset: DatasetParams) -> str | None:
+    """Why a source is not even opened; None if it is."""
+    if (reason := source.outside(Path(dataset.location))) is not None:
+        return reason
+    size = source.megabytes()
+    return f"is larger than dataset.max_file_mb: {size:.0f} MB" if size > dataset.max_file_mb else None
+
+
+def _unread(source: Source, dataset: DatasetParams) -> str | None:
+    """Why a source is not decoded; None if it is to be."""
+    if (reason := closed(source, dataset)) is not None:
+        return reason
+    if not source.patient:
+        return "has no patient in dataset.options.table or by dataset.options.patient_pattern"
+    return "is empty" if any(file.stat().st_size == 0 for file in source.files) else None
+
+
 def _clips(source: Source, dataset: DatasetParams,
            refuse: Callable[[str], None]) -> Iterator[tuple[Clip, float | None, str | None]]:
     """The clips of one source, with the mask volume of the whole and the class of each; `refuse` is told the reason of all that
     gives none."""
     try:
-        if not source.patient:
-            raise QuarantinedError("has no patient in dataset.options.table or by dataset.options.patient_pattern")
-        if (size := source.megabytes()) > dataset.max_file_mb:
-            raise QuarantinedError(f"is larger than dataset.max_file_mb: {size:.0f} MB")
-        if any(file.stat().st_size == 0 for file in source.files):
-            raise QuarantinedError("is empty")
         volume = source.read()
         check_volume(volume, len(dataset.classes))
         starts = window_starts(len(volume.frames), dataset.clip_frames, dataset.stride, dataset.clips_per_source,
@@ -141,7 +149,7 @@ def _clip_id(frames: NDArray[np.uint8], masks: NDArray[np.uint8]) -> str:
     return clip_digest({"frames": frames, "masks": masks})
 
 
-def _survey(sources: list[Source], digests: list[str],
+def _survey(sources: list[Source], digests: list[str], unread: list[str | None],
             dataset: DatasetParams) -> tuple[list[_Found], list[QuarantineRecord], tuple[int, ...]]:
     """First pass: what every clip is, what was refused and why, and the one shape (T, H, W, C)."""
     found: list[_Found] = []
@@ -150,6 +158,9 @@ def _survey(sources: list[Source], digests: list[str],
     shape: tuple[int, ...] = ()
     bar = tqdm(sources, desc="survey", unit="file", mininterval=2)
     for number, source in enumerate(bar):
+        if (reason := unread[number]) is not None:
+            refused.append(QuarantineRecord(digests[number], reason))
+            continue
         reasons: list[str] = []
         for (start, frames, masks), volume, label in _clips(source, dataset, reasons.append):
             shape = shape or frames.shape
@@ -214,7 +225,7 @@ def _write(store: ClipStore, sources: list[Source], found: list[_Found], records
     ids: list[str] = []
     frames: list[NDArray[np.uint8]] = []
     masks: list[NDArray[np.uint8]] = []
-    for row, pixels, labels in _rows(bar, sources, rows, missing, dataset):
+    for row, pixels, labels in _rows(bar, sources, rows, missing, records, dataset):
         if _clip_id(pixels, labels) != records[row].clip_id:
             raise ValueError(f"{records[row].source[:16]}: changed while it was read; run prepare again")
         ids.append(records[row].clip_id)
@@ -228,13 +239,22 @@ def _write(store: ClipStore, sources: list[Source], found: list[_Found], records
 
 
 def _rows(numbers: Iterable[int], sources: list[Source], rows: dict[tuple[int, int], int], wanted: set[int],
-          dataset: DatasetParams) -> Iterator[Clip]:
+          records: list[ClipRecord], dataset: DatasetParams) -> Iterator[Clip]:
     """Row, frames and masks of the wanted clips, in row order."""
+    owed: dict[int, set[int]] = {}
+    for (source, _), place in rows.items():
+        if place in wanted:
+            owed.setdefault(source, set()).add(place)
     for number in numbers:
-        for (start, frames, masks), _, _ in _clips(sources[number], dataset, lambda reason: None):
+        left, reasons = owed[number], ["gives none"]
+        for (start, frames, masks), _, _ in _clips(sources[number], dataset, reasons.append):
             row = rows.get((number, start))
             if row in wanted and row is not None:
+                left.discard(row)
                 yield row, frames, masks
+        if left:
+            raise ValueError(f"{records[min(left)].source[:16]}: gave {len(left)} clips the first time, but now it "
+                             f"{reasons[-1]}; run prepare again")
 
 
 def _label_pixels(store: ClipStore, classes: int) -> list[int]:

@@ -15,8 +15,6 @@ import uuid
 from functools import lru_cache
 from pathlib import Path
 
-from tasks.tables import make_folder
-
 KEY = "CINEFAB_KEY"
 """The environment variable that names another file than ~/.config/cinefab/key."""
 DIGITS = 64
@@ -74,7 +72,7 @@ def _key(path: Path) -> bytes:
 
 
 def _make(path: Path) -> None:
-    make_folder(path.parent)
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:

@@ -37,6 +37,8 @@ from pydantic import Field, model_validator
 from models.clip import UNKNOWN
 from tasks.conditions import Bank
 from tasks.conditions.clips import in_turn
+from tasks.decoder import decoded
+from tasks.params import DecoderParams
 from tasks.patients import PatientParams, outside_patient
 from tasks.readers import QuarantinedError, Source, images
 from tasks.records import ClipRecord, ConditionRecord, QuarantineRecord
@@ -148,7 +150,8 @@ def _of_folder(folder: Path, params: Params, clips: ClipStore, records: Sequence
         raise ValueError(f"conditions.folder: {folder} is no folder; give the one that holds the images")
     _, height, width, channels = clips.arrays["frames"].shape
     shared = {name: getattr(params, name) for name in (*PatientParams.model_fields, "images", "mask_suffix")}
-    sources = images.sources(folder, images.Params(**shared, stills=True, color=channels == 3))
+    options = images.Params(**shared, stills=True, color=channels == 3)
+    sources = decoded("images", folder, options, DecoderParams())
     if not sources:
         kinds = ", ".join(sorted(images.SUFFIXES))
         raise ValueError(f"conditions.folder: {folder / params.images} holds no image ({kinds}); give the folder that does, or "
@@ -156,20 +159,24 @@ def _of_folder(folder: Path, params: Params, clips: ClipStore, records: Sequence
     split = {record.patient: record.split for record in records if record.split != "train"}
     for source in sources:
         if source.patient in split:
-            raise ValueError(f"leak: {source.digest()[:16]} in {folder} is of patient {source.patient!r}, who is in the "
+            raise ValueError(f"leak: {source.found_by(source.outside(folder) is None)[:16]} in {folder} is of patient {source.patient!r}, who is in the "
                              f"{split[source.patient]} split; take that patient's images out, or name another person of that "
                              "name differently")
     done = read_json(prepared / "summary.json").get("scaling")
     if done is None:
         raise ValueError(f"{prepared}: does not say how its clips were scaled; run `cinefab prepare` again")
-    load = partial(_image, labelled_only=params.labelled_only, size=(height, width), window=tuple(done["window"]),
-                   fit=done["fit"])
+    load = partial(_image, folder=folder, labelled_only=params.labelled_only, size=(height, width),
+                   window=tuple(done["window"]), fit=done["fit"])
     collection = folder.resolve().name
-    return [_Still(one.digest(), outside_patient(collection, one.patient), [], one.label, one.text, partial(load, one))
+    return [_Still(one.found_by(one.outside(folder) is None), outside_patient(collection, one.patient), [], one.label, one.text,
+                   partial(load, one))
             for one in sources]
 
 
-def _image(source: Source, labelled_only: bool, size: tuple[int, int], window: tuple[float, float], fit: Any) -> Pixels:
+def _image(source: Source, folder: Path, labelled_only: bool, size: tuple[int, int], window: tuple[float, float],
+           fit: Any) -> Pixels:
+    if (reason := source.outside(folder)) is not None:
+        raise QuarantinedError(reason)
     if not source.patient:
         raise QuarantinedError("has no patient in the table or by patient_pattern")
     if labelled_only and not source.label:

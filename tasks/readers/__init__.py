@@ -1,7 +1,8 @@
 """Readers: files in, volumes of frames and masks out, one module a format.
 
 A module offers `Params` and `sources(location, params) -> list[Source]`, ordered by name. Listing is cheap and opens nothing;
-`Source.read` decodes one file and raises `QuarantinedError` with a reason when it cannot be used.
+`Source.read` decodes one file and raises `QuarantinedError` with a reason when it cannot be used. `tasks.decoder` calls both in
+another process, but those of a module that says `COMPUTED = True`, since it opens no file. Readers import no torch.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Volume:
 
     Attributes:
         frames: (F, H, W, C) of any real dtype; C is 1 (grey) or 3 (RGB).
-        masks: (F, H, W) uint8 label maps, `models.clip.UNKNOWN` on frames nobody annotated, or None.
+        masks: (F, H, W) uint8 label maps, `models.unknown.UNKNOWN` on frames nobody annotated, or None.
         mask_volume: mm^3 of everything the mask shows, where the file says how large a voxel is.
         labels: the class of every frame, "" where there is none, of a source whose class changes; a clip has that of its
             middle frame.
@@ -79,12 +80,23 @@ class Source:
                     digest.update(block)
         return digest.hexdigest()
 
-    def found_by(self, most_mb: float) -> str:
-        """What stands for the name in tables and logs, 64 hex digits: `digest`, or of a source that is too large to be read for
-        that one of its size; `cinefab source` finds the files."""
-        if self.megabytes() <= most_mb:
+    def found_by(self, opened: bool) -> str:
+        """What stands for the name in tables and logs, 64 hex digits: `digest`, or of a source that is not to be opened one of
+        its size; `cinefab source` finds the files."""
+        if opened:
             return self.digest()
-        return hashlib.sha256(repr([file.stat().st_size for file in self.files]).encode()).hexdigest()
+        return hashlib.sha256(repr([file.lstat().st_size for file in self.files]).encode()).hexdigest()
 
     def megabytes(self) -> float:
         return sum(file.stat().st_size for file in self.files) / 1e6
+
+    def outside(self, location: Path) -> str | None:
+        """Why its files are not to be opened: one is no plain file, or a link leads out of the data set's folder; None if they
+        are to be."""
+        root = location.resolve()
+        for file in self.files:
+            if not (there := file.resolve()).is_relative_to(root):
+                return "leads out of the data set's folder by a link; put the file itself there"
+            if not there.is_file():
+                return "is no plain file, or a link to nothing"
+        return None

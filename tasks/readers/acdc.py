@@ -19,7 +19,7 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from models.clip import UNKNOWN
+from models.unknown import UNKNOWN
 from tasks.readers import QuarantinedError, Source, Volume, nifti
 
 Group = Literal["NOR", "MINF", "DCM", "HCM", "RV"]
@@ -70,7 +70,8 @@ def _patient(location: Path, config: Path, params: Params) -> Iterator[Source]:
 
 
 def _facts(config: Path) -> dict[str, str]:
-    lines = (line.partition(":") for line in config.read_text(errors="replace").splitlines())
+    with config.open(errors="replace") as opened:
+        lines = [line.partition(":") for line in opened.read(2**16).splitlines()]
     return {key.strip(): value.strip() for key, colon, value in lines if colon}
 
 

@@ -11,13 +11,17 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from pydantic import Field
 
-from models.clip import UNKNOWN
+from models.unknown import UNKNOWN
 from tasks.burned_in import Box, hidden, without_boxes
 from tasks.patients import PatientParams, patient_lookup
 from tasks.readers import QuarantinedError, Source, Volume, cannot
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
+"""PIL goes by the content, and others start programs: what says it is PostScript is given to Ghostscript."""
 MAX_PIXELS = 64_000_000
+MAX_VALUES = 2**31
+"""Of a clip: pictures x height x width x channels."""
 
 
 class Params(PatientParams):
@@ -64,9 +68,13 @@ def _mask_of(file: Path, root: Path, masks: Path, suffix: str) -> Path | None:
 
 
 def _read(files: list[Path], masks: list[Path | None], params: Params) -> Volume:
-    frames = [_of(f"picture {number}", file, "RGB" if params.color else "L") for number, file in enumerate(files)]
-    if any(frame.shape != frames[0].shape for frame in frames):
-        raise QuarantinedError("pictures differ in size")
+    frames: list[NDArray[np.uint8]] = []
+    for number, file in enumerate(files):
+        frames.append(_of(f"picture {number}", file, "RGB" if params.color else "L"))
+        if frames[-1].shape != frames[0].shape:
+            raise QuarantinedError("pictures differ in size")
+        if frames[0].size * len(files) > MAX_VALUES:
+            raise QuarantinedError(f"declares {frames[0].size * len(files)} values, more than {MAX_VALUES}")
     video = hidden(np.stack(frames), without_boxes(frames[0].shape[:2], params.blank))
     return Volume(video if params.color else video[..., None], mask_pictures(masks, video.shape[:3]) if masks else None)
 
@@ -82,7 +90,7 @@ def _of(which: str, file: Path, mode: str) -> NDArray[np.uint8]:
 def picture(file: Path, mode: str) -> NDArray[np.uint8]:
     """One decoded picture; QuarantinedError if it cannot be or is too large."""
     try:
-        with Image.open(file) as opened:
+        with Image.open(file, formats=FORMATS) as opened:
             if opened.width * opened.height > MAX_PIXELS:
                 raise QuarantinedError(f"declares {opened.width}x{opened.height} pixels")
             if opened.mode.startswith("I") and mode == "L":  # 16 bits: PIL's own conversion clips
@@ -124,7 +132,7 @@ def mask_pictures(files: Sequence[Path | None], shape: tuple[int, ...]) -> NDArr
 
 def _is_palette(file: Path) -> bool:
     try:
-        with Image.open(file) as opened:
+        with Image.open(file, formats=FORMATS) as opened:
             return opened.mode == "P"
-    except (UnidentifiedImageError, OSError):
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return False  # decoding it will say what is wrong

@@ -17,6 +17,8 @@ from tasks.patients import PatientParams, patient_lookup
 from tasks.readers import QuarantinedError, Source, Volume, cannot
 
 MAX_VOXELS = 2**29
+DEFLATE = 1032
+"""Bytes that one byte of a gzip file can become at most."""
 
 
 class Params(PatientParams):
@@ -74,6 +76,10 @@ def load(path: Path) -> NDArray[np.float32]:
         size = math.prod(image.shape)  # type: ignore[attr-defined]
         if size > MAX_VOXELS:
             raise QuarantinedError(f"declares {size} voxels, more than {MAX_VOXELS}")
+        declared = image.dataobj.offset + size * image.dataobj.dtype.itemsize  # type: ignore[attr-defined]
+        holds = path.stat().st_size * (DEFLATE if path.suffix == ".gz" else 1)
+        if declared > holds:
+            raise QuarantinedError(f"declares {declared} bytes, but holds {holds} at most")
         return np.asarray(image.dataobj, dtype=np.float32)  # type: ignore[attr-defined]
     except (ImageFileError, OSError, EOFError, ValueError, ArithmeticError) as error:
         if isinstance(error, QuarantinedError):

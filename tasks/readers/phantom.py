@@ -23,6 +23,7 @@ from tasks.manoeuvres import ACTIONS, MANOEUVRES, SKEWED, Script, sequence, sing
 from tasks.readers import Source, Volume
 
 Image = NDArray[np.float64]
+COMPUTED = True
 
 
 class Params(BaseModel):

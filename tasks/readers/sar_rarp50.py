@@ -13,20 +13,24 @@ import csv
 import re
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 from av.error import FFmpegError
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field
 
-from models.clip import UNKNOWN
+from models.unknown import UNKNOWN
 from tasks.readers import QuarantinedError, Source, Volume, cannot
+from tasks.readers.images import FORMATS, MAX_PIXELS
+from tasks.readers.video import OPTIONS
 
 ACTIONS = ("other", "picking up the needle", "positioning the needle tip", "pushing the needle through the tissue",
            "pulling the needle out of the tissue", "tying a knot", "cutting the suture", "returning or dropping the needle")
 """G0 to G7."""
+MAX_VALUES = 2**31
 _PATIENT = re.compile(r"video_(\d+)")
 
 
@@ -71,11 +75,13 @@ def _read(video: Path, actions: Path, masks: list[Path], wanted: list[str], para
 def _frames(video: Path, params: Params) -> NDArray[np.uint8]:
     """(F, H, W, 3), every n-th frame."""
     height, width = params.size
-    found = []
+    found: list[NDArray[Any]] = []
     try:
-        with av.open(str(video)) as container:
+        with av.open(str(video), options=OPTIONS) as container:
             for number, frame in enumerate(container.decode(video=0)):
                 if number % params.every == 0:
+                    if (len(found) + 1) * height * width * 3 > MAX_VALUES:
+                        raise QuarantinedError(f"has more than {len(found)} frames of {height}x{width}")
                     scaled = frame.reformat(width, height, "rgb24", interpolation="AREA")
                     found.append(scaled.to_ndarray())
     except (FFmpegError, IndexError) as error:
@@ -110,6 +116,11 @@ def _masks(files: list[Path], shape: tuple[int, ...], every: int) -> NDArray[np.
         place, beside = divmod(int(file.stem), every)
         if beside or place >= len(masks):
             continue
-        with Image.open(file) as opened:
-            masks[place] = np.asarray(opened.convert("L").resize((shape[2], shape[1]), Image.Resampling.NEAREST))
+        try:
+            with Image.open(file, formats=FORMATS) as opened:
+                if opened.width * opened.height > MAX_PIXELS:
+                    raise QuarantinedError(f"has a mask that declares {opened.width}x{opened.height} pixels")
+                masks[place] = np.asarray(opened.convert("L").resize((shape[2], shape[1]), Image.Resampling.NEAREST))
+        except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+            raise cannot("be read", error) from None
     return masks

@@ -93,6 +93,10 @@ def _read(data: Path, nodule: str, masked: bool, unused: str) -> Volume:
         raise QuarantinedError(unused)
     try:
         with _h5py().File(data, "r") as file:
+            for name in ("annot_id", "frame_num", "image", "mask"):
+                here = isinstance(file.get(name, getlink=True), _h5py().HardLink | None)
+                if not here or (name in file and (file[name].external or file[name].is_virtual)):
+                    raise QuarantinedError(f"keeps its {name} elsewhere than in itself")
             owners = [bytes(owner).decode().strip().rstrip("_") for owner in file["annot_id"][:]]
             places = [place for place, owner in enumerate(owners) if owner == nodule]
             times = {int(file["frame_num"][place]): place for place in places}

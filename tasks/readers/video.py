@@ -18,6 +18,9 @@ from tasks.readers.images import by_frame, mask_pictures
 
 SUFFIXES = {".mp4", ".mov", ".avi", ".mpeg", ".mpg", ".m4v", ".mkv", ".wmv", ".gif"}
 
+OPTIONS = {"format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,avi,mpeg,mpegvideo,mpegts,m4v,matroska,webm,asf,gif"}
+"""FFmpeg goes by the content, and some formats (HLS, DASH, concat, SDP) are lists of other files and addresses to be opened."""
+
 
 class Params(PatientParams):
     """Mask pictures are named by their frame's number, from 0 (`17.png`, `0017.png`); frames without one are not annotated."""
@@ -45,7 +48,7 @@ def sources(location: Path, params: Params) -> list[Source]:
 
 def _read(file: Path, pictures: list[Path], params: Params) -> Volume:
     try:
-        with av.open(str(file)) as container:
+        with av.open(str(file), options=OPTIONS) as container:
             if not container.streams.video:
                 raise QuarantinedError("has no video stream")
             stream = container.streams.video[0]
