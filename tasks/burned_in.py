@@ -6,14 +6,16 @@ A box is [x0, y0, x1, y1] in pixels of the file: columns x0 to x1 - 1, rows y0 t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator
-from pydicom.dataset import Dataset
 
 from tasks.readers import QuarantinedError
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset  # readers of pictures and videos do without
 
 GRAPHICS = 5
 """Region Spatial Format (0018,6012) of a region that shows no echoes but what the device draws (PS3.3 C.8.5.5.1.1)."""

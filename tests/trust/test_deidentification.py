@@ -339,7 +339,7 @@ def test_at_any_depth_only_known_attributes_are_left(made: Made) -> None:
 
 
 def test_copies_have_what_an_ultrasound_cine_must_have(made: Made) -> None:
-    """Every attribute of type 1 or 2 in the mandatory modules, those of type 1 with a value, as highdicom knows the standard."""
+    """Every attribute of type 1 or 2 in the mandatory modules, those of type 1 with a value, by highdicom's tables."""
     standard = pytest.importorskip("highdicom._standard_utils")
     modules, attributes = standard.get_iod_module_map(), standard.get_module_attribute_map()
     for path in made.out.rglob("*.dcm"):
