@@ -159,7 +159,8 @@ def _of_folder(folder: Path, params: Params, clips: ClipStore, records: Sequence
     split = {record.patient: record.split for record in records if record.split != "train"}
     for source in sources:
         if source.patient in split:
-            raise ValueError(f"leak: {source.found_by(source.outside(folder) is None)[:16]} in {folder} is of patient {source.patient!r}, who is in the "
+            name = source.found_by(source.outside(folder) is None)
+            raise ValueError(f"leak: {name[:16]} in {folder} is of patient {source.patient!r}, who is in the "
                              f"{split[source.patient]} split; take that patient's images out, or name another person of that "
                              "name differently")
     done = read_json(prepared / "summary.json").get("scaling")
