@@ -6,7 +6,6 @@ latents are measured, channel by channel, on the clips the generator is trained 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from models.nets.taef2 import load_taef2
 from models.perceptual import Perceptual, perceptual_distance
 from models.seeding import derive_seed, generator
 from models.trainer import StateHook, TrainParams, fit
+from models.weight_files import configuration, loading
 
 _VAES = {kind.__name__: kind for kind in (AutoencoderKL, AutoencoderTiny, VQModel)}
 """diffusers' VAEs of images that say `latent_channels` and `block_out_channels`."""
@@ -138,10 +138,11 @@ def load_vae(wanted: LocalVae) -> Any:
     folder = wanted.folder or Path()
     if not (folder / "config.json").exists():
         raise ValueError(f"codec.folder: {folder} holds no config.json; give a folder that save_pretrained of diffusers wrote")
-    name = json.loads((folder / "config.json").read_text()).get("_class_name")
-    if name not in _VAES:
+    name = configuration(folder / "config.json").get("_class_name")
+    if not isinstance(name, str) or name not in _VAES:
         raise ValueError(f"codec.folder: {folder} holds a {name}; give one of {', '.join(_VAES)}")
-    return _VAES[name].from_pretrained(folder, local_files_only=True).eval()
+    with loading(folder):  # no pickle: weights in a .bin are not looked for
+        return _VAES[name].from_pretrained(folder, local_files_only=True, use_safetensors=True).eval()
 
 
 class Codec:

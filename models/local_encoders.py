@@ -7,7 +7,6 @@ the words' tokenizer as text, so nothing is read from the folder again.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +16,11 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 from torch.nn import functional
+
+from models.weight_files import configuration, loading
+
+_FROM_DISK: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "trust_remote_code": False}
+"""Nothing is fetched, no code of the folder is run, and no pickle is read: weights in a .bin are not looked for."""
 
 Half = Literal["text_model", "vision_model"]
 """Of a model of both, as CLIP and SigLIP call them."""
@@ -133,17 +137,20 @@ def load_text_encoder(folder: Path, words: Path | None = None, longest: int = 77
 
     home, padding = words or folder, config.get("pad_token_id") or 0
     if (home / "tokenizer_config.json").exists():
-        whole = AutoTokenizer.from_pretrained(home, local_files_only=True)
+        with loading(home):
+            whole = AutoTokenizer.from_pretrained(home, local_files_only=True, trust_remote_code=False)
         tokenizer, padding = whole.backend_tokenizer, padding if whole.pad_token_id is None else whole.pad_token_id
     elif (home / "tokenizer.json").exists():
-        tokenizer = Tokenizer.from_file(str(home / "tokenizer.json"))
+        with loading(home):
+            tokenizer = Tokenizer.from_file(str(home / "tokenizer.json"))
     else:
         raise ValueError(f"{home} holds no tokenizer; save it there with save_pretrained of transformers")
     longest = min(longest, config.get("max_position_embeddings") or longest)
     tokenizer.enable_truncation(longest)
     tokenizer.enable_padding(length=longest, pad_id=padding, pad_token=tokenizer.id_to_token(padding) or "[PAD]")
-    net = LocalTextEncoder(config, tokenizer.to_str(), masked)
-    net.model.load_state_dict(weights)
+    with loading(folder):
+        net = LocalTextEncoder(config, tokenizer.to_str(), masked)
+        net.model.load_state_dict(weights)
     return net
 
 
@@ -155,8 +162,9 @@ def load_image_encoder(folder: Path) -> LocalImageEncoder:
     """
     config, weights = _read(folder, "vision_model")
     scale, channels = _scale(folder), config.get("num_channels", 3)
-    net = LocalImageEncoder(config, *(scale.get(what) or [0.5] * channels for what in ("image_mean", "image_std")))
-    net.model.load_state_dict(weights)
+    with loading(folder):
+        net = LocalImageEncoder(config, *(scale.get(what) or [0.5] * channels for what in ("image_mean", "image_std")))
+        net.model.load_state_dict(weights)
     return net
 
 
@@ -168,13 +176,14 @@ def load_clip_tower(folder: Path) -> ClipTower:
     """
     transformers = _library(folder)
     classes = {"clip": transformers.CLIPModel, "clip_vision_model": transformers.CLIPVisionModelWithProjection}
-    kind = json.loads((folder / "config.json").read_text()).get("model_type")
-    if kind not in classes:
+    kind = configuration(folder / "config.json").get("model_type")
+    if not isinstance(kind, str) or kind not in classes:
         raise ValueError(f"{folder} holds a model of type {kind}; give one of type {' or '.join(classes)}")
     scale = _scale(folder)
     if missing := {"image_mean", "image_std"} - set(scale):
         raise ValueError(f"{folder} has no {' and '.join(sorted(missing))} in preprocessor_config.json; CLIP needs its own")
-    model, about = classes[kind].from_pretrained(folder, local_files_only=True, output_loading_info=True)
+    with loading(folder):
+        model, about = classes[kind].from_pretrained(folder, **_FROM_DISK, output_loading_info=True)
     if about["missing_keys"]:
         raise ValueError(f"{folder} has no weights for {', '.join(sorted(about['missing_keys']))}; save the model with its "
                          "projection")
@@ -184,8 +193,7 @@ def load_clip_tower(folder: Path) -> ClipTower:
 def _scale(folder: Path) -> dict[str, Any]:
     """What a folder says of how pixels are made ready; {} if nothing."""
     path = folder / "preprocessor_config.json"
-    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    return found
+    return configuration(path) if path.exists() else {}
 
 
 def _library(folder: Path) -> Any:
@@ -202,9 +210,11 @@ def _library(folder: Path) -> Any:
 
 def _read(folder: Path, half: Half) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Configuration and weights of the model in a folder, or of that half of it."""
-    model = _library(folder).AutoModel.from_pretrained(folder, local_files_only=True)
-    part = getattr(model, half, model)
-    return part.config.to_dict(), part.state_dict()
+    library = _library(folder)
+    with loading(folder):
+        model = library.AutoModel.from_pretrained(folder, **_FROM_DISK)
+        part = getattr(model, half, model)
+        return part.config.to_dict(), part.state_dict()
 
 
 def _empty(config: dict[str, Any], half: Half) -> nn.Module:

@@ -4,11 +4,41 @@ on their account alone."""
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
+
+
+@contextmanager
+def loading(folder: Path) -> Iterator[None]:
+    """Whatever a library raises over somebody's folder of weights is one line that names it.
+
+    Raises:
+        ValueError: naming the folder.
+    """
+    try:
+        yield
+    except Exception as error:  # libraries raise what they like of a configuration that was made to
+        raise ValueError(f"{folder}: cannot be loaded: {' '.join(str(error).split())[:400] or type(error).__name__}") from None
+
+
+def configuration(path: Path) -> dict[str, Any]:
+    """The mapping in a JSON file.
+
+    Raises:
+        ValueError: naming it, if it is something else.
+    """
+    with loading(path):
+        found = json.loads(path.read_text())
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: is not the configuration of a model")
+    return found
 
 
 @dataclass(frozen=True)

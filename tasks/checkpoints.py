@@ -26,7 +26,8 @@ from torch import Tensor, nn
 
 from models.generators import Checkpoint
 from models.trainer import TrainState
-from tasks.tables import PARTIAL, atomic_path, file_digest, make_folder, read_json, read_sealed, sync, write_sealed
+from models.weight_files import configuration, loading
+from tasks.tables import PARTIAL, atomic_path, file_digest, make_folder, read_json, read_sealed, stays_below, sync, write_sealed
 
 RECORD = "checkpoint.json"
 _CONFIG = "config.json"
@@ -185,17 +186,21 @@ def _save_net(folder: Path, net: nn.Module) -> None:
 def _load_net(folder: Path, kind: str) -> nn.Module:
     """Not `from_pretrained`: that only warns of missing weights and leaves them random."""
     module, _, name = kind.rpartition(".")
-    found: Any = getattr(importlib.import_module(module), name, None) if _allowed(module) else None
+    try:
+        found: Any = getattr(importlib.import_module(module), name, None) if _allowed(module) else None
+    except ImportError:
+        found = None
     if not (isinstance(found, type) and issubclass(found, ModelMixin)):
         raise ValueError(f"{folder.parent / RECORD}: class {kind!r} is not one a checkpoint may name: a ModelMixin of "
                          "diffusers or of `models`")
-    config = {key: value for key, value in read_json(folder / _CONFIG).items() if not key.startswith("_")}
-    with torch.random.fork_rng(devices=[]):  # the initial weights it draws are not used; the caller's numbers stay its own
+    config = {key: value for key, value in configuration(folder / _CONFIG).items() if not key.startswith("_")}
+    with loading(folder), torch.random.fork_rng(devices=[]):  # the initial weights are not used; the caller's numbers stay its own
         net: Any = cast(Any, found).from_config(config)
     try:
         net.load_state_dict(load_file(folder / _WEIGHTS))
-    except RuntimeError as error:
-        raise ValueError(f"{folder / _WEIGHTS}: does not fit {kind}: {error}; train it again with this version") from None
+    except (RuntimeError, SafetensorError) as error:
+        raise ValueError(f"{folder / _WEIGHTS}: does not fit {kind}: {' '.join(str(error).split())[:400]}; train it again with "
+                         "this version") from None
     net.eval()
     return cast(nn.Module, net)
 
@@ -207,6 +212,11 @@ def _record(folder: Path) -> dict[str, Any]:
     body = {key: value for key, value in record.items() if key not in ("digest", "fingerprint")}
     if record.get("digest") != _digest(body):
         raise ValueError(f"{folder / RECORD}: its digest is not that of its content; pull it again or run its training stage")
+    parts = [record.get(name) for name in ("files", "nets", "params", "facts", "trained_on")]
+    names = [name for part in parts[:2] if isinstance(part, dict) for name in part]
+    if not (all(isinstance(part, dict) for part in parts) and isinstance(record.get("kind"), str)
+            and all(map(stays_below, names)) and all(isinstance(kind, str) for kind in record["nets"].values())):
+        raise ValueError(f"{folder / RECORD}: is no record of a checkpoint; pull it again or run its training stage")
     return record
 
 
@@ -244,8 +254,11 @@ def _losses_text(losses: Mapping[str, list[float]]) -> str:
 def _read_losses(path: Path) -> dict[str, list[float]]:
     losses: dict[str, list[float]] = {}
     with path.open(newline="") as file:
-        for row in csv.DictReader(file):
-            losses.setdefault(row["phase"], []).append(float(row["loss"]))
+        try:
+            for row in csv.DictReader(file):
+                losses.setdefault(row["phase"], []).append(float(row["loss"]))
+        except (KeyError, ValueError, TypeError, csv.Error) as error:
+            raise ValueError(f"{path}: is no table of losses ({error}); pull it again or run its training stage") from None
     return losses
 
 

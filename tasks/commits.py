@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from tasks.records import ShardRecord
-from tasks.tables import read_sealed, sync, write_sealed
+from tasks.tables import read_sealed, stays_below, sync, write_sealed
 
 FOLDER = "commits"
 
@@ -38,8 +38,12 @@ def read_record(store: Path, shard: int, fingerprint: str) -> ShardRecord:
         raise ValueError(f"{path}: shard {shard} has no commit record, so it does not exist; run its stage again")
     try:
         record = ShardRecord(**read_sealed(path))
-    except TypeError:
-        raise ValueError(f"{path}: is not a commit record; delete it and run its stage again") from None
+        digests = [*record.digests, *record.files.values()]
+        whole = all(isinstance(word, str) for word in (*record.ids, *digests)) and all(map(stays_below, record.files))
+    except (TypeError, AttributeError):
+        whole = False
+    if not whole:
+        raise ValueError(f"{path}: is not a commit record; delete it and run its stage again")
     if (record.shard, record.fingerprint) != (shard, fingerprint):
         raise ValueError(f"{path}: is of shard {record.shard} and fingerprint {record.fingerprint}; run its stage again")
     return record

@@ -32,6 +32,7 @@ from torch.utils.data import Dataset
 
 from models.clip import ClipBatch, clip_batch
 from tasks.placed_shards import Place, PlacedShards
+from tasks.release_facts import release_facts
 from tasks.store import METADATA, ArraySpec, PlainArray, clip_digest, plain_array, store_digest
 from tasks.versions import FACTS, NAMED, RELEASE, STORE, VersionFiles
 
@@ -58,7 +59,7 @@ class Release(Dataset[dict[str, Any]]):
             self._folder = RELEASE
         else:
             self._files, self._folder = url_to_fs(name)
-        self.facts: dict[str, Any] = json.loads(self._content(FACTS))
+        self.facts: dict[str, Any] = release_facts(self._content(FACTS), f"{name}/{FACTS}")
         layout = json.loads(self._content(f"{STORE}/{METADATA}"))["attributes"]
         self.arrays = {key: ArraySpec(tuple(one["shape"]), one["dtype"]) for key, one in sorted(layout["arrays"].items())}
         self.manifest = self.table("manifest")

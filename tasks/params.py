@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 from zoneinfo import available_timezones
 
-import yaml
 from cronsim import CronSim, CronSimError
 from pydantic import (
     BaseModel,
@@ -26,6 +25,7 @@ from models.classifiers import ClassifierKind
 from models.lpips import LpipsParams
 from models.nets.alexnet_vgg import KNOWN
 from models.trainer import TrainParams
+from tasks.yaml_files import read_yaml
 
 Value = TypeVar("Value")
 Entry = dict[str, Any]
@@ -448,11 +448,9 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
         ValueError: one line per problem, each with the key, the value and what is allowed.
     """
     try:
-        return Params.model_validate(yaml.safe_load(path.read_text()))
+        return Params.model_validate(read_yaml(path))
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file; run cinefab from the folder that holds params.yaml") from None
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: not YAML: {error}") from None
     except ValidationError as error:
         problems = [
             f"{path}: {'.'.join(map(str, one['loc']))}: {one['msg']} (got {one['input']!r:.80})" for one in error.errors()

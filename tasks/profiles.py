@@ -8,6 +8,7 @@ A profile is a partial params.yaml. Mappings are merged key by key; anything els
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from tasks.tables import atomic_write
+from tasks.yaml_files import read_yaml
 
 Change = tuple[str, Any, Any]
 ABSENT = "(absent)"
+_NAME = re.compile("[A-Za-z0-9_-]+")
 
 
 def apply_profiles(params: Path, profiles: Sequence[Path]) -> list[Change]:
@@ -27,7 +30,7 @@ def apply_profiles(params: Path, profiles: Sequence[Path]) -> list[Change]:
         ValueError: if a profile does not exist; the message lists those that do.
     """
     yaml = _yaml()
-    tree = yaml.load(params.read_text())
+    tree = read_yaml(params, yaml)
     before = _plain(tree)
     for profile in profiles:
         _apply(tree, profile, yaml)
@@ -39,7 +42,7 @@ def apply_profiles(params: Path, profiles: Sequence[Path]) -> list[Change]:
 def set_version(params: Path, version: str) -> None:
     """`release.version`, and nothing else, not even a comment."""
     yaml = _yaml()
-    tree = yaml.load(params.read_text())
+    tree = read_yaml(params, yaml)
     if tree["release"]["version"] != version:
         tree["release"]["version"] = version
         _write(tree, params, yaml)
@@ -58,13 +61,15 @@ def _write(tree: dict[str, Any], params: Path, yaml: YAML) -> None:
     atomic_write(params, text.getvalue().encode())
 
 
-def _apply(tree: dict[str, Any], path: Path, yaml: YAML) -> None:
+def _apply(tree: dict[str, Any], path: Path, yaml: YAML, above: tuple[str, ...] = ()) -> None:
     if not path.exists():
         known = ", ".join(sorted(other.stem for other in path.parent.glob("*.yaml")))
         raise ValueError(f"{path}: no such profile; choose one of {known}")
-    profile = yaml.load(path.read_text())
-    if base := profile.pop("base", None):
-        _apply(tree, path.with_stem(base), yaml)
+    profile = read_yaml(path, yaml)
+    if (base := profile.pop("base", None)) is not None:
+        if not isinstance(base, str) or not _NAME.fullmatch(base) or base in above:
+            raise ValueError(f"{path}: base: {base!r:.80} is no other profile of the same folder")
+        _apply(tree, path.with_stem(base), yaml, (*above, base))
     _merge(tree, profile)
 
 

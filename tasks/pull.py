@@ -5,9 +5,10 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from tasks.release_facts import release_facts
 from tasks.store import same_content
 from tasks.store_check import verify
-from tasks.tables import PARTIAL, file_digest, read_json
+from tasks.tables import PARTIAL, file_digest
 from tasks.versions import FACTS, RELEASE, STORE, VersionFiles, plain
 
 
@@ -42,7 +43,7 @@ def pull(named: str, out: Path, repo: str = ".") -> Path:
 
 def _problems(folder: Path) -> list[str]:
     """What in a release's folder is not as its release.json says."""
-    facts = read_json(folder / FACTS)
+    facts = release_facts((folder / FACTS).read_bytes(), str(folder / FACTS))
     tables = [f"{name}: its bytes are not those that were released" for name, digest in sorted(facts["files"].items())
               if not (folder / name).is_file() or file_digest(folder / name) != digest]
     return tables + [f"{STORE}/{problem}" for problem in verify(folder / STORE)]

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ from models.clip import ClipBatch, Condition, clip_batch
 from tasks import commits
 from tasks.records import ShardRecord
 from tasks.shard_reader import ShardReader
-from tasks.tables import PARTIAL, atomic_write, checksum_of, read_json, sync
+from tasks.tables import PARTIAL, atomic_write, checksum_of, read_json, stays_below, sync
 
 Arrays = Mapping[str, NDArray[Any]]
 PlainArray = zarr.Array[Any]
@@ -374,7 +375,21 @@ def _layout(path: Path) -> dict[str, Any] | None:
         layout = {key: value for key, value in sealed.items() if key != "checksum"}
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
-    return layout if sealed.get("checksum") == checksum_of(layout) else None
+    return layout if sealed.get("checksum") == checksum_of(layout) and _possible(layout) else None
+
+
+def _possible(layout: Mapping[str, Any]) -> bool:
+    """Whether a store could say so of itself: anybody can compute a checksum."""
+    try:
+        arrays, clips = layout["arrays"], layout["clips"]
+        numbers = [layout["shard_clips"], *([] if clips is None else [clips + 1]), *(one for spec in arrays.values()
+                                                                                     for one in spec["shape"])]
+        return (all(type(one) is int and 0 < one < 2**31 for one in numbers) and isinstance(layout["fingerprint"], str)
+                and all(stays_below(name) and "/" not in name and name != commits.FOLDER for name in arrays)
+                and all(np.dtype(spec["dtype"]).name == spec["dtype"] and np.dtype(spec["dtype"]).kind in "buif"
+                        and math.prod(spec["shape"]) < 2**33 for spec in arrays.values()))
+    except (KeyError, TypeError, AttributeError, ValueError):
+        return False
 
 
 def read_layout(path: Path) -> dict[str, Any]:

@@ -97,8 +97,8 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file; run the stage that makes it") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not JSON ({error}); delete it and run its stage again") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not JSON ({str(error)[:200]}); delete it and run its stage again") from None
 
 
 def write_sealed(path: Path, value: dict[str, Any]) -> None:
@@ -127,6 +127,12 @@ def _json_bytes(value: Any) -> bytes:
 def checksum_of(value: dict[str, Any]) -> str:
     """blake2b (32 hex digits) of a JSON value."""
     return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def stays_below(name: str) -> bool:
+    """Whether a file's name, as a record gives it, is one below the record's folder: relative, plain, without dots that lead up."""
+    parts = name.split("/")
+    return not any(part in ("", ".", "..") or "\0" in part or "\\" in part for part in parts)
 
 
 def schema_of(cls: type) -> pa.Schema:
@@ -178,8 +184,8 @@ def read_table(path: Path, cls: type[Row], rows: range | None = None) -> list[Ro
         table = file.read() if rows is None else _some(file, rows)
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file; run the stage that makes it") from None
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{path}: not a readable Parquet file ({error}); run its stage again") from None
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ValueError(f"{path}: not a readable Parquet file ({' '.join(str(error).split())[:400]}); run its stage again") from None
     if table.schema.remove_metadata() != schema:
         raise ValueError(f"{path}: columns are {_columns(table.schema)}, but {cls.__name__} has {_columns(schema)}")
     _check_values(path, table, cls)

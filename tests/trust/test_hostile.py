@@ -23,11 +23,11 @@ from hostile_judge import MEMORY_GB, READS, SECONDS
 
 from models.generators import Checkpoint
 from models.trainer import TrainState
-from tasks.checkpoints import FolderStates, save_checkpoint
+from tasks.checkpoints import FolderStates, _digest, save_checkpoint
 from tasks.params import DatasetParams
 from tasks.prepare import prepare
 from tasks.records import Decision, QuarantineRecord
-from tasks.tables import read_table, write_table
+from tasks.tables import checksum_of, read_table, write_table
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results"
@@ -60,8 +60,6 @@ def own(folder: Path) -> dict[str, Path]:
     ViTModel(config).save_pretrained(folder / "foreign")
     store = made / "clips.zarr"
     shard = next(file for file in sorted((store / "frames").rglob("*")) if file.is_file() and file.name != "zarr.json")
-    if shard.parent == store / "frames":  # READS goes up from the shard: frames/c.0... or frames/c/0
-        pass
     return {
         "params.yaml": folder / "params.yaml", "profile.yaml": folder / "profile.yaml",
         "manifest.parquet": made / "manifest.parquet", "decisions.parquet": folder / "decisions.parquet",
@@ -87,11 +85,30 @@ def raw_inputs(count: int, secret: Path, bombs_too: bool) -> Iterator[Input]:
         yield from bombs()
 
 
+def _sealed_layout(tree: Any) -> Any:
+    layout = {key: value for key, value in tree["attributes"].items() if key != "checksum"}
+    return {**tree, "attributes": {**layout, "checksum": checksum_of(layout)}}
+
+
+def _sealed(tree: Any) -> Any:
+    value = {key: one for key, one in tree.items() if key != "checksum"}
+    return {**value, "checksum": checksum_of(value)}
+
+
+def _sealed_checkpoint(tree: Any) -> Any:
+    body = {key: one for key, one in tree.items() if key not in ("digest", "fingerprint", "checksum")}
+    return _sealed({**body, "digest": _digest(body), "fingerprint": tree.get("fingerprint")})
+
+
+SEALS = {"zarr group": _sealed_layout, "commit record": _sealed, "checkpoint.json": _sealed_checkpoint}
+"""Anybody can compute a checksum: what a malicious record says is checked as well."""
+
+
 def own_inputs(format: str, whole: bytes, count: int) -> Iterator[Input]:
     yield Input(format, "whole", whole)
     yield from mutants(format, [whole], count)
     if format.endswith((".json", "pulled", "record", "group", "array")):
-        yield from of_json(format, whole, count // 2)
+        yield from of_json(format, whole, count, SEALS.get(format))
     if format.endswith(".yaml"):
         yield from of_yaml(format, whole, count // 2)
 
