@@ -19,11 +19,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import av
+import nibabel
 import numpy as np
 import pydicom
 import pytest
 import yaml
 from made_dicom import BOXES, FORMS, NUMBER, REGION, WORD, found_below, found_in, write_corpus
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from pydicom.datadict import dictionary_description
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
@@ -175,6 +179,50 @@ def test_when_nothing_is_usable_that_is_said_without_a_word(made: Made, tmp_path
     with pytest.raises(ValueError, match=r"none of 1 files is usable, e.g. [0-9a-f]{16} cannot be decoded") as caught:
         prepare(dataset(tmp_path, options={"folder": "."}), 0, tmp_path.parent / "nothing")
     assert not found_in(str(caught.value).encode())
+
+
+@pytest.mark.parametrize("reader", ["video", "images", "nifti"])
+def test_other_formats_leave_no_word_either(tmp_path: Path, reader: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """Names of files and folders, what the files say of themselves, and files that are broken."""
+    rng = np.random.default_rng(0)
+    for number in range(4):
+        name, film = f"{WORD}{number:04d}", rng.integers(0, 255, (8, 16, 16)).astype(np.uint8)
+        folder = tmp_path / name / ("scans" if reader == "nifti" else name)
+        folder.mkdir(parents=True)
+        if reader == "video":
+            write_video(folder / f"{name}.mov", film, name)
+        for frame, pixels in enumerate(film if reader == "images" else []):
+            text = PngInfo()
+            text.add_text("Author", name)
+            Image.fromarray(pixels).save(folder / f"{name}_{frame}.png", pnginfo=text)
+        if reader == "nifti":
+            image = nibabel.Nifti1Image(film, np.eye(4))
+            image.header["descrip"] = name.encode()
+            (tmp_path / "scans").mkdir(exist_ok=True)
+            nibabel.save(image, tmp_path / "scans" / f"{name}.nii.gz")
+    for file in [file for file in sorted(tmp_path.rglob("*")) if file.is_file() and f"{WORD}0003" in file.name]:
+        file.write_bytes(file.read_bytes()[:60] + WORD.encode())
+    (tmp_path / "scans").mkdir(exist_ok=True)
+    (tmp_path / "scans" / f"{WORD}0004.nii").write_bytes(WORD.encode() * 100)
+    options = {"images": "scans", "masks": None} if reader == "nifti" else {}
+    with logged() as log:
+        summary = prepare(dataset(tmp_path, reader=reader, options=options), 0, tmp_path.with_name(f"{reader}_out"))
+    assert summary["sources_used"] == 3 and summary["quarantined"] >= 1
+    told = "\n".join([log.getvalue(), *capfd.readouterr()])
+    assert "quarantined: " in told and not found_in(told.encode())
+    assert found_below(tmp_path.with_name(f"{reader}_out")) == {}
+
+
+def write_video(path: Path, film: np.ndarray, title: str) -> None:
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = title
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 16, 16, "yuv420p"
+        for pixels in film:
+            for packet in stream.encode(av.VideoFrame.from_ndarray(pixels, format="gray")):
+                container.mux(packet)
+        for packet in stream.encode():
+            container.mux(packet)
 
 
 @pytest.mark.slow
