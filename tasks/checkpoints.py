@@ -194,7 +194,7 @@ def _load_net(folder: Path, kind: str) -> nn.Module:
         raise ValueError(f"{folder.parent / RECORD}: class {kind!r} is not one a checkpoint may name: a ModelMixin of "
                          "diffusers or of `models`")
     config = {key: value for key, value in configuration(folder / _CONFIG).items() if not key.startswith("_")}
-    with loading(folder), torch.random.fork_rng(devices=[]):  # the initial weights are not used; the caller's numbers stay its own
+    with loading(folder), torch.random.fork_rng(devices=[]):  # the caller's numbers stay its own
         net: Any = cast(Any, found).from_config(config)
     try:
         net.load_state_dict(load_file(folder / _WEIGHTS))

@@ -30,6 +30,8 @@ from tasks.params import DecoderParams
 from tasks.pseudonyms import key
 from tasks.readers import QuarantinedError, Source, Volume
 
+FOLDERS = ("folder", "images", "masks", "table")
+"""Options of readers that name what is looked into, relative to the location."""
 _ROOT = Path(__file__).parent.parent
 
 
@@ -47,10 +49,20 @@ def decoded(reader: str, location: Path, options: BaseModel, limits: DecoderPara
     module = plugin.load("tasks.readers", reader)
     if getattr(module, "COMPUTED", False):
         return list(module.sources(location, options))
+    for name in FOLDERS:
+        if isinstance(value := getattr(options, name, None), str) and not _inside(location, value):
+            raise ValueError(f"dataset.options.{name}: {value!r:.80} leads out of the data set's folder, {location}")
     if getattr(options, "by_hash", False):
         key()  # made now, if there is none: the other process may write no file
     task = {"reader": reader, "location": str(location), "options": options.model_dump(mode="json")}
     return _Decoder(limits).sources(location, task)
+
+
+def _inside(location: Path, value: str) -> bool:
+    try:
+        return (location / value).resolve().is_relative_to(location.resolve())
+    except (OSError, ValueError, RuntimeError):  # a NUL, or links in a circle
+        return False
 
 
 class _Decoder:

@@ -58,6 +58,8 @@ def _download(scratch: Path) -> Path:
     try:
         download_url(url, scratch / f"{TASK}.tar", hash_val=DecathlonDataset.md5[TASK], hash_type="md5")
         extractall(scratch / f"{TASK}.tar", scratch)
+    except ValueError as error:  # members that lead out
+        raise ValueError(f"data hippocampus: {url} is not to be unpacked ({error}); {remedy}") from None
     except HashCheckError:
         raise ValueError(f"data hippocampus: the MD5 of {url} is not its owners'; try again later, {remedy}") from None
     except (OSError, RuntimeError) as error:
@@ -85,6 +87,8 @@ def _check(images: Path, labels: Path) -> int:
         raise ValueError(f"data hippocampus: {images} holds no *.nii.gz; give the folder of the unpacked archive")
     options = nifti.Params.model_validate({"images": images.name, "masks": labels.name, "patient_pattern": PATIENT})
     for source in decoded("nifti", images.parent, options, DecoderParams()):
+        if (reason := source.outside(images.parent)) is not None:
+            raise ValueError(f"data hippocampus: {source.name} {reason}")
         try:
             masks = source.read().masks
         except QuarantinedError as error:

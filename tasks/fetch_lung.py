@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from tasks.tables import make_folder
+from tasks.tables import make_folder, stays_below
 
 OWNER = "jannisborn/covid19_ultrasound"
 REVISION = "9e254a140b4faa2c200b8bb5cee2347b7198fbef"
@@ -31,6 +31,8 @@ def fetch_lung(target: Path, source: Path) -> str:
         ValueError: if it is neither, or holds no clip under CC BY.
     """
     rows = _made_before(source) if (source / "manifest.csv").exists() else _owners(source)
+    if outside := [row["path"] for row in rows if not Path(row["path"]).resolve().is_relative_to(source.resolve())]:
+        raise ValueError(f"data lung: {outside[0]} is a link that leads out of {source}; put the file itself there")
     if not rows:
         raise ValueError(f"data lung: {source} holds no clip under CC BY; take a clone of github.com/{OWNER} at {REVISION[:7]}")
     make_folder(target.parent)
@@ -53,6 +55,8 @@ def fetch_lung(target: Path, source: Path) -> str:
 def _made_before(folder: Path) -> list[dict[str, str]]:
     with (folder / "manifest.csv").open(newline="") as file:
         rows = [{**row, "path": str(folder / "videos" / row["dst"])} for row in csv.DictReader(file)]
+    if strange := [row["dst"] for row in rows if "/" in row["dst"] or not stays_below(row["dst"])]:
+        raise ValueError(f"data lung: manifest.csv names {strange[0]!r:.80}, which is no file in {folder / 'videos'}")
     if missing := [row["path"] for row in rows if not Path(row["path"]).exists()]:
         raise ValueError(f"data lung: {missing[0]} is missing ({len(missing)} in all); copy the folder again")
     return [row for row in rows if LICENCES.fullmatch(row["license"].strip())]

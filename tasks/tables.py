@@ -130,7 +130,7 @@ def checksum_of(value: dict[str, Any]) -> str:
 
 
 def stays_below(name: str) -> bool:
-    """Whether a file's name, as a record gives it, is one below the record's folder: relative, plain, without dots that lead up."""
+    """Whether a file's name, as a record gives it, is one below the record's folder: relative, without dots that lead up."""
     parts = name.split("/")
     return not any(part in ("", ".", "..") or "\0" in part or "\\" in part for part in parts)
 
@@ -185,7 +185,8 @@ def read_table(path: Path, cls: type[Row], rows: range | None = None) -> list[Ro
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file; run the stage that makes it") from None
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise ValueError(f"{path}: not a readable Parquet file ({' '.join(str(error).split())[:400]}); run its stage again") from None
+        said = " ".join(str(error).split())[:400]
+        raise ValueError(f"{path}: not a readable Parquet file ({said}); run its stage again") from None
     if table.schema.remove_metadata() != schema:
         raise ValueError(f"{path}: columns are {_columns(table.schema)}, but {cls.__name__} has {_columns(schema)}")
     _check_values(path, table, cls)

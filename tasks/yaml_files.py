@@ -10,7 +10,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 MOST = 100_000
-"""Values in a file, those that are repeated by aliases counted as often as they are: nine lines can make thousands of millions."""
+"""Values in a file, those that aliases repeat counted as often as they are: nine lines can make thousands of millions."""
+
+DEEPEST = 50
 
 
 def read_yaml(path: Path, round_trip: YAML | None = None) -> dict[str, Any]:
@@ -22,6 +24,7 @@ def read_yaml(path: Path, round_trip: YAML | None = None) -> dict[str, Any]:
     """
     try:
         text = path.read_text()
+        _check_depth(text)  # before the other loaders, which take seconds over a line of brackets
         tree = yaml.safe_load(text) if round_trip is None else round_trip.load(text)
     except FileNotFoundError:
         raise
@@ -35,6 +38,14 @@ def read_yaml(path: Path, round_trip: YAML | None = None) -> dict[str, Any]:
     except (RecursionError, TypeError) as error:
         raise ValueError(f"{path}: {error if isinstance(error, TypeError) else 'nested too deeply, or in itself'}") from None
     return tree
+
+
+def _check_depth(text: str) -> None:
+    depth = 0
+    for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise ValueError(f"nested more than {DEEPEST} deep")
 
 
 def _values(tree: Any, known: dict[int, int]) -> int:

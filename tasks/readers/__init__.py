@@ -26,6 +26,11 @@ def cannot(what: str, error: Exception) -> QuarantinedError:
     return QuarantinedError(f"cannot {what} ({type(error).__name__})")
 
 
+def leads_out(file: Path, location: Path) -> bool:
+    """Whether a file below a data set's folder is, by a link, one elsewhere; such a one is not opened."""
+    return not file.resolve().is_relative_to(location.resolve())
+
+
 @dataclass(frozen=True)
 class Volume:
     """One decoded source.
@@ -93,10 +98,9 @@ class Source:
     def outside(self, location: Path) -> str | None:
         """Why its files are not to be opened: one is no plain file, or a link leads out of the data set's folder; None if they
         are to be."""
-        root = location.resolve()
         for file in self.files:
-            if not (there := file.resolve()).is_relative_to(root):
+            if leads_out(file, location):
                 return "leads out of the data set's folder by a link; put the file itself there"
-            if not there.is_file():
+            if not file.is_file():
                 return "is no plain file, or a link to nothing"
         return None

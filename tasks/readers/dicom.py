@@ -21,7 +21,7 @@ from tasks.burned_in import Box, hidden, shown_of
 from tasks.dicom_header import quiet, read_kept
 from tasks.patients import Known, PatientParams, patient_lookup
 from tasks.pseudonyms import pseudonym
-from tasks.readers import QuarantinedError, Source, Volume, cannot
+from tasks.readers import QuarantinedError, Source, Volume, cannot, leads_out
 from tasks.readers.images import by_frame, mask_pictures
 
 MAX_VALUES = 2**29
@@ -55,7 +55,8 @@ def sources(location: Path, params: Params) -> list[Source]:
         if params.masks is not None and file.is_relative_to(location / params.masks):
             continue
         name = str(file.relative_to(location))
-        known = Known(_patient(file, name)) if params.by_hash else look_up(name)
+        by_header = params.by_hash and not leads_out(file, location)
+        known = Known(_patient(file, name)) if by_header else look_up(name)
         pictures = sorted((location / params.masks / file.stem).glob("*")) if params.masks else []
         found.append(Source(name, (file, *pictures), known.patient, known.label, partial(_read, file, pictures, params),
                             known.text, site=known.site))

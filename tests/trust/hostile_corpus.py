@@ -30,6 +30,8 @@ FIELDS = [struct.pack(f"{order}{kind}", value) for order in "<>" for kind, value
            ("f", (float("nan"), float("inf"), 1e38)))
           for value in values]
 """Numbers that no honest header has."""
+EVERY = 300
+"""Mutants of a format from which on a file of up to 1100 bytes is cut at every one of them."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ def dicom(syntax: str = ExplicitVRLittleEndian, change: Callable[[Dataset], None
     header.file_meta = FileMetaDataset()
     header.file_meta.TransferSyntaxUID = syntax
     header.SOPClassUID, header.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.3.1", generate_uid(entropy_srcs=["cinefab"])
-    header.file_meta.MediaStorageSOPClassUID, header.file_meta.MediaStorageSOPInstanceUID = header.SOPClassUID, header.SOPInstanceUID
+    header.file_meta.MediaStorageSOPClassUID = header.SOPClassUID
+    header.file_meta.MediaStorageSOPInstanceUID = header.SOPInstanceUID
     header.PatientID, header.Modality, header.FrameTime = "P1", "US", "40"
     header.Rows = header.Columns = 8
     header.NumberOfFrames, header.SamplesPerPixel, header.PhotometricInterpretation = "5", 1, "MONOCHROME2"
@@ -111,8 +114,8 @@ def _chunk(kind: bytes, content: bytes) -> bytes:
 
 def bombs() -> Iterator[Input]:
     """Small files that say they are, or become, enormous."""
-    for rows, columns, frames, bits in ((65535, 65535, 1, 8), (65535, 65535, 2**31 - 1, 16), (8, 8, 10**9, 8), (16384, 16384, 2, 8),
-                                        (8, 8, -5, 8), (0, 0, 0, 8), (20000, 20000, 1, 64)):
+    for rows, columns, frames, bits in ((65535, 65535, 1, 8), (65535, 65535, 2**31 - 1, 16), (8, 8, 10**9, 8),
+                                        (16384, 16384, 2, 8), (8, 8, -5, 8), (0, 0, 0, 8), (20000, 20000, 1, 64)):
         def change(header: Dataset, rows: int = rows, columns: int = columns, frames: int = frames, bits: int = bits) -> None:
             header.Rows, header.Columns, header.NumberOfFrames, header.BitsAllocated = rows, columns, frames, bits
         for syntax in (ExplicitVRLittleEndian, RLELossless):
@@ -149,8 +152,8 @@ def bombs() -> Iterator[Input]:
         yield Input("nifti gz", "declared size", gzip.compress(nifti(far), mtime=0))
 
     def large(header: Any) -> None:
-        header["dim"] = [3, 500, 500, 800, 1, 1, 1, 1]
-    yield Input("nifti gz", "gzip bomb", gzip.compress(nifti(large) + bytes(400_000_000), 9, mtime=0))
+        header["dim"] = [3, 500, 500, 200, 1, 1, 1, 1]
+    yield Input("nifti gz", "gzip bomb", gzip.compress(nifti(large) + bytes(100_000_000), 9, mtime=0))
     yield Input("nifti gz", "gzip bomb", gzip.compress(gzip.compress(bytes(300_000_000), 9), mtime=0))
     yield Input("nifti gz", "gzip bomb", gzip.compress(nifti()[:352] + bytes(300_000_000), 9, mtime=0))
 
@@ -184,7 +187,8 @@ def names_others(secret: Path) -> Iterator[Input]:
              f"ffconcat version 1.0\nfile '{secret}'\n", f"ffconcat version 1.0\nfile '{secret.name}'\n",
              f"#EXTM3U\n#EXT-X-MEDIA-SEQUENCE:0\n#EXTINF:1,\nfile,subfile,,start,0,end,9,,:{secret}\n#EXT-X-ENDLIST\n",
              f"<?xml version='1.0'?><MPD xmlns='urn:mpeg:dash:schema:mpd:2011'><Period><AdaptationSet mimeType='video/mp4'>"
-             f"<Representation id='1' bandwidth='1'><BaseURL>{address}</BaseURL></Representation></AdaptationSet></Period></MPD>",
+             f"<Representation id='1' bandwidth='1'><BaseURL>{address}</BaseURL></Representation></AdaptationSet></Period>"
+             "</MPD>",
              "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\na=rtpmap:96 H264/90000\n"]
     for content in lists:
         yield Input("mp4", "names other files", content.encode())
@@ -192,12 +196,12 @@ def names_others(secret: Path) -> Iterator[Input]:
 
 
 def mutants(format: str, whole: list[bytes], count: int) -> Iterator[Input]:
-    """So many changed files: the first cut at places all along it, at every one if there are enough, and the rest mutated."""
+    """So many changed files, a third of them the first one cut at places all along it: at every one, if many are asked for."""
     rng = np.random.default_rng(sum(format.encode()))
-    cuts = np.unique(np.linspace(0, len(whole[0]) - 1, min(len(whole[0]), count // 3)).astype(int)).tolist()
-    for length in cuts:
+    cuts = len(whole[0]) if count > EVERY and len(whole[0]) <= 1100 else min(len(whole[0]), count // 3)
+    for length in np.unique(np.linspace(0, len(whole[0]) - 1, cuts).astype(int)).tolist():
         yield Input(format, "truncation", whole[0][:length])
-    for number in range(count - len(cuts)):
+    for number in range(count - min(cuts, count // 3)):
         content = bytearray(whole[number % len(whole)])
         place = int(rng.integers(min(len(content), 600 if number % 2 else len(content))))  # headers lie at the beginning
         match number % 5:
@@ -230,7 +234,8 @@ def mutants(format: str, whole: list[bytes], count: int) -> Iterator[Input]:
 def disguised(whole: dict[str, list[bytes]]) -> Iterator[Input]:
     """Every format under every other one's name."""
     strangers = [content[0] for content in whole.values()]
-    strangers += [b"", b"\0" * 4096, b"PK\x03\x04" + bytes(60), b"\x7fELF" + bytes(200), b"<html>", b"\xff" * 1000, "päß".encode()]
+    strangers += [b"", b"\0" * 4096, b"PK\x03\x04" + bytes(60), b"\x7fELF" + bytes(200), b"<html>", b"\xff" * 1000,
+                  "päß".encode()]
     for format in whole:
         for content in strangers:
             if content not in whole[format]:
@@ -303,7 +308,8 @@ def of_yaml(format: str, whole: bytes, count: int) -> Iterator[Input]:
         yield Input(format, "restructured", yaml.safe_dump(changed).encode())
     laughs = "\n".join([f"{letter}: &{letter} [{', '.join([f'*{before}'] * 9) if before else 'lol'}]"
                         for before, letter in zip(["", *"abcdefgh"], "abcdefghi", strict=True)])
-    for text in (laughs, "[" * 20_000, "{a: " * 5_000, "- " * 20_000, "!!python/object/apply:os.system ['true']", "a: 1\na: 2\n",
-                 "&a [*a]", "&a {x: *a}", "? [1]\n: 2", "1", "null", "", "\t", "a: !!binary x", "a: " + "9" * 10_000, "--- a\n--- b",
+    for text in (laughs, "[" * 20_000, "{a: " * 5_000, "- " * 20_000, "!!python/object/apply:os.system ['true']",
+                 "a: 1\na: 2\n", "&a [*a]", "&a {x: *a}", "? [1]\n: 2", "1", "null", "", "\t", "a: !!binary x",
+                 "a: " + "9" * 10_000, "--- a\n--- b",
                  "%YAML 9.9\n---\na: 1", "0o17: 1", "2020-01-01: 2020-13-45", "<<: 1", "<<: {a: 1}"):
         yield Input(format, "another structure", text.encode())

@@ -44,7 +44,8 @@ CALLS = {"eval", "exec", "compile", "__import__", "load", "load_all", "full_load
 ALLOWED = {"allow_pickle": "False", "trust_remote_code": "False", "use_safetensors": "True", "result_serializer": "'json'",
            "persist_result": "False"}
 WORDS = {*ALLOWED, "typ"}
-SOURCES = [path for floor in ("flows", "tasks", "models", "benchmarks", "docs") for path in sorted((ROOT / floor).rglob("*.py"))]
+SOURCES = [path for floor in ("flows", "tasks", "models", "benchmarks", "docs")
+           for path in sorted((ROOT / floor).rglob("*.py"))]
 
 
 def offences(path: str, text: str) -> Iterator[str]:
@@ -108,7 +109,8 @@ def traps(mark: Path) -> dict[str, bytes]:
     file = io.BytesIO()
     pq.write_table(table, file)
     return {"pickle": plain, "torch": saved.getvalue(), "legacy torch": legacy.getvalue(), "npy": array.getvalue(),
-            "npz": arrays.getvalue(), "zip": zipped.getvalue(), "torch with tensors": states.getvalue(), "parquet": file.getvalue()}
+            "npz": arrays.getvalue(), "zip": zipped.getvalue(), "torch with tensors": states.getvalue(),
+            "parquet": file.getvalue()}
 
 
 @pytest.fixture(scope="module")
@@ -163,8 +165,9 @@ def test_traps_in_our_own_files(whole: Path, tmp_path: Path) -> None:
 
 WEIGHTS = ("pytorch_model.bin", "diffusion_pytorch_model.bin", "model.safetensors", "diffusion_pytorch_model.safetensors",
            "model.pt", "model.pkl", "flax_model.msgpack", "tf_model.h5", "pytorch_model.bin.index.json", "tokenizer.json",
-           "i3d_pretrained_400.pt", "rgb_imagenet.pt", "i3d_torchscript.pt", "taef2_encoder.pth", "taef2_decoder.pth", "I3D_16.pth.tar",
-           "vgg16-397923af.pth", "pt_inception-2015-12-05-6726825d.pth", "inception-2015-12-05.pt", "efficientnet-lite0-57934424.pth")
+           "i3d_pretrained_400.pt", "rgb_imagenet.pt", "i3d_torchscript.pt", "taef2_encoder.pth", "taef2_decoder.pth",
+           "I3D_16.pth.tar", "vgg16-397923af.pth", "pt_inception-2015-12-05-6726825d.pth", "inception-2015-12-05.pt",
+           "efficientnet-lite0-57934424.pth")
 
 
 def test_traps_in_weights_of_others(whole: Path, tmp_path: Path) -> None:
@@ -186,8 +189,8 @@ def test_traps_in_weights_of_others(whole: Path, tmp_path: Path) -> None:
                 continue
             refused(lambda module=module, folder=folder: _extractor(module, folder))  # type: ignore[misc]
         assert not mark.exists()
-    (folder / "config.json").write_text('{"model_type": "evil", "auto_map": {"AutoConfig": "evil.Evil", "AutoModel": "evil.Evil"}, '
-                                        '"_class_name": "AutoencoderKL"}')
+    (folder / "config.json").write_text('{"model_type": "evil", "_class_name": "AutoencoderKL", "auto_map": '
+                                        '{"AutoConfig": "evil.Evil", "AutoModel": "evil.Evil"}}')
     for read in (load_image_encoder, load_text_encoder, lambda folder: load_vae(LocalVae.model_validate({"folder": folder}))):
         refused(lambda read=read: read(folder))  # type: ignore[misc]
     assert not mark.exists()
@@ -218,9 +221,9 @@ def test_traps_in_raw_data(tmp_path: Path) -> None:
 
 
 def test_prefect_and_dvc_keep_no_pickle_of_ours() -> None:
-    """Results are not persisted, so Prefect, whose serializer is pickle, has nothing to read back: no flow or task asks for it."""
+    """Results are not persisted, so Prefect, whose serializer is pickle, has nothing to read back."""
     for path in (ROOT / "flows").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.keyword) and node.arg in ("persist_result", "result_serializer", "result_storage", "cache_key_fn",
-                                                               "cache_policy"):
+            if isinstance(node, ast.keyword) and node.arg in ("persist_result", "result_serializer", "result_storage",
+                                                              "cache_key_fn", "cache_policy"):
                 assert ast.unparse(node.value) in ("False", "NO_CACHE", "'json'"), f"{path}: {node.arg}"
