@@ -294,8 +294,7 @@ def source(
 
     if folder is None:
         dataset = load_params(params).dataset
-        location = local_copy(dataset.location, OBJECTS)
-        found = find_source(digest, dataset.reader, location, dataset.options, dataset.max_file_mb)
+        found = find_source(digest, dataset.model_copy(update={"location": local_copy(dataset.location, OBJECTS)}))
     else:
         found = find_file(digest, folder)
     typer.echo("\n".join(map(str, found)))

@@ -27,6 +27,7 @@ from pydantic import BaseModel
 from models import plugin
 from tasks.decoder_process import receive, receive_into, send
 from tasks.params import DecoderParams
+from tasks.pseudonyms import key
 from tasks.readers import QuarantinedError, Source, Volume
 
 FOLDERS = ("folder", "images", "masks", "table")
@@ -51,6 +52,8 @@ def decoded(reader: str, location: Path, options: BaseModel, limits: DecoderPara
     for name in FOLDERS:
         if isinstance(value := getattr(options, name, None), str) and not _inside(location, value):
             raise ValueError(f"dataset.options.{name}: {value!r:.80} leads out of the data set's folder, {location}")
+    if getattr(options, "by_hash", False):
+        key()  # made now, if there is none: the other process may write no file
     task = {"reader": reader, "location": str(location), "options": options.model_dump(mode="json")}
     return _Decoder(limits).sources(location, task)
 

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from pydicom import dcmread, dcmwrite
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.tag import Tag
@@ -30,6 +29,7 @@ from tasks.readers import QuarantinedError, cannot
 from tasks.readers.dicom import read_pixels
 from tasks.records import QuarantineRecord
 from tasks.tables import atomic_write, file_digest
+from tasks.yaml_files import read_yaml
 
 NEVER_ABSENT = ("PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "ReferringPhysicianName", "StudyID",
                 "AccessionNumber", "SeriesNumber", "InstanceNumber", "Manufacturer")
@@ -160,8 +160,8 @@ def read_recipe(path: Path) -> list[Box]:
         ValueError: if it is none.
     """
     try:
-        return Recipe.model_validate(yaml.safe_load(path.read_text())).blank
-    except (OSError, yaml.YAMLError, ValidationError) as error:
+        return Recipe.model_validate(read_yaml(path)).blank
+    except (OSError, ValueError) as error:
         raise ValueError(f"{path}: is no recipe, {{blank: [[x0, y0, x1, y1], ...]}}: {' '.join(str(error).split())}") from None
 
 

@@ -7,24 +7,25 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from models import plugin
-from tasks.params import Entry
-from tasks.readers import Source
+from tasks.decoder import decoded
+from tasks.params import DatasetParams
+from tasks.prepare import closed
 from tasks.tables import file_digest
 
 LEAST = 8
 """Digits, so that a clip's patient or a shorter word is not looked for by mistake."""
 
 
-def find_source(beginning: str, reader: str, location: Path, options: Entry, most_mb: float) -> list[Path]:
+def find_source(beginning: str, dataset: DatasetParams) -> list[Path]:
     """The files of the sources of a data set whose digest begins so, for the eyes of whoever asks; their masks too.
 
     Raises:
         ValueError: if that is no beginning of a digest, or nothing has it.
     """
-    module = plugin.load("tasks.readers", reader)
-    listed: list[Source] = module.sources(location, module.Params.model_validate(options))
-    wanted = _checked(beginning)
-    found = [list(one.files) or [location / one.name] for one in listed if one.found_by(location, most_mb).startswith(wanted)]
+    wanted, location = _checked(beginning), Path(dataset.location)
+    options = plugin.params("tasks.readers", {"kind": dataset.reader, **dataset.options})
+    found = [list(one.files) or [location / one.name] for one in decoded(dataset.reader, location, options, dataset.decoder)
+             if one.found_by(closed(one, dataset) is None).startswith(wanted)]
     return _some([file for files in found for file in files], beginning, location)
 
 

@@ -26,7 +26,6 @@ from tasks.derived import volume_labels
 from tasks.fingerprint import fingerprint
 from tasks.geometry import Geometry, of_clip, typical
 from tasks.params import DatasetParams
-from tasks.pseudonyms import key
 from tasks.readers import QuarantinedError, Source, Volume
 from tasks.records import ClipRecord, QuarantineRecord
 from tasks.split import annotated_patients, check_no_leak, groups_of, split_groups, thumbnails
@@ -66,12 +65,10 @@ def prepare(dataset: DatasetParams, seed: int, out: Path) -> dict[str, Any]:
     if not location.exists():
         raise ValueError(f"dataset.location: {location} does not exist; give the folder that holds the data")
     options = plugin.params("tasks.readers", {"kind": dataset.reader, **dataset.options})
-    if getattr(options, "by_hash", False):
-        key()  # now, before somebody asks who may write no file
     if not (sources := decoded(dataset.reader, location, options, dataset.decoder)):
         raise ValueError(f"dataset.location: {location} holds nothing that reader {dataset.reader} can read")
     unread = [_unread(source, dataset) for source in sources]
-    digests = [source.found_by(location, dataset.max_file_mb) for source in sources]
+    digests = [source.found_by(closed(source, dataset) is None) for source in sources]
     listed = [[one.name, one.patient, one.label, one.text, one.site, digest]
               for one, digest in zip(sources, digests, strict=True)]
     mark = fingerprint("prepare", dataset.model_dump(mode="json", exclude={"location"}), seed, listed)
@@ -109,14 +106,20 @@ def _finished(out: Path, mark: str) -> dict[str, Any] | None:
     return summary if same and store.is_whole() else None
 
 
-def _unread(source: Source, dataset: DatasetParams) -> str | None:
-    """Why a source is not even opened; None if it is to be."""
+def closed(source: Source, dataset: DatasetParams) -> str | None:
+    """Why a source is not even opened; None if it is."""
     if (reason := source.outside(Path(dataset.location))) is not None:
+        return reason
+    size = source.megabytes()
+    return f"is larger than dataset.max_file_mb: {size:.0f} MB" if size > dataset.max_file_mb else None
+
+
+def _unread(source: Source, dataset: DatasetParams) -> str | None:
+    """Why a source is not decoded; None if it is to be."""
+    if (reason := closed(source, dataset)) is not None:
         return reason
     if not source.patient:
         return "has no patient in dataset.options.table or by dataset.options.patient_pattern"
-    if (size := source.megabytes()) > dataset.max_file_mb:
-        return f"is larger than dataset.max_file_mb: {size:.0f} MB"
     return "is empty" if any(file.stat().st_size == 0 for file in source.files) else None
 
 

@@ -50,8 +50,8 @@ def naming(path: Path, needed: int | None) -> Iterator[None]:
             raise
         free = shutil.disk_usage(path.parent).free
         wants = "" if needed is None else f"it needs up to {needed:,} bytes, "
-        raise DiskFullError(f"{path}: its disk is full: {wants}{free:,} are free; free some and run this again, what is finished "
-                            "is kept") from error
+        raise DiskFullError(f"{path}: its disk is full: {wants}{free:,} are free; free some and run this again, what is "
+                            "finished is kept") from error
 
 
 @contextmanager

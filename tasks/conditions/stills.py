@@ -159,7 +159,8 @@ def _of_folder(folder: Path, params: Params, clips: ClipStore, records: Sequence
     split = {record.patient: record.split for record in records if record.split != "train"}
     for source in sources:
         if source.patient in split:
-            raise ValueError(f"leak: {source.digest()[:16]} in {folder} is of patient {source.patient!r}, who is in the "
+            name = source.found_by(source.outside(folder) is None)
+            raise ValueError(f"leak: {name[:16]} in {folder} is of patient {source.patient!r}, who is in the "
                              f"{split[source.patient]} split; take that patient's images out, or name another person of that "
                              "name differently")
     done = read_json(prepared / "summary.json").get("scaling")
@@ -168,7 +169,8 @@ def _of_folder(folder: Path, params: Params, clips: ClipStore, records: Sequence
     load = partial(_image, folder=folder, labelled_only=params.labelled_only, size=(height, width),
                    window=tuple(done["window"]), fit=done["fit"])
     collection = folder.resolve().name
-    return [_Still(one.digest(), outside_patient(collection, one.patient), [], one.label, one.text, partial(load, one))
+    return [_Still(one.found_by(one.outside(folder) is None), outside_patient(collection, one.patient), [], one.label, one.text,
+                   partial(load, one))
             for one in sources]
 
 

@@ -88,10 +88,10 @@ class Source:
                     digest.update(block)
         return digest.hexdigest()
 
-    def found_by(self, location: Path, most_mb: float) -> str:
-        """What stands for the name in tables and logs, 64 hex digits: `digest`, or of a source that is not to be opened or too
-        large to be read for that one of its size; `cinefab source` finds the files."""
-        if self.outside(location) is None and self.megabytes() <= most_mb:
+    def found_by(self, opened: bool) -> str:
+        """What stands for the name in tables and logs, 64 hex digits: `digest`, or of a source that is not to be opened one of
+        its size; `cinefab source` finds the files."""
+        if opened:
             return self.digest()
         return hashlib.sha256(repr([file.lstat().st_size for file in self.files]).encode()).hexdigest()
 

@@ -119,8 +119,8 @@ def _masks(files: list[Path], shape: tuple[int, ...], every: int) -> NDArray[np.
         try:
             with Image.open(file, formats=FORMATS) as opened:
                 if opened.width * opened.height > MAX_PIXELS:
-                    raise QuarantinedError(f"mask {file.name} declares {opened.width}x{opened.height} pixels")
+                    raise QuarantinedError(f"has a mask that declares {opened.width}x{opened.height} pixels")
                 masks[place] = np.asarray(opened.convert("L").resize((shape[2], shape[1]), Image.Resampling.NEAREST))
         except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-            raise QuarantinedError(f"mask {file.name} cannot be read: {error}") from None
+            raise cannot("be read", error) from None
     return masks

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from flows.__main__ import app
 from tasks.find_source import find_file, find_source
+from tasks.params import DatasetParams
 from tasks.readers import images
 from tasks.tables import file_digest
 
@@ -24,14 +25,21 @@ def scans(root: Path) -> Path:
     return root
 
 
+def dataset(location: Path, **changed: object) -> DatasetParams:
+    base = {"name": "made", "reader": "images", "location": location, "clip_frames": 2, "frame_size": (9, 9),
+            "split": {"train": 0.5, "val": 0.2, "test": 0.3}}
+    return DatasetParams.model_validate({**base, **changed})
+
+
 def test_a_clips_source_is_found_with_all_its_files(tmp_path: Path) -> None:
     root = scans(tmp_path / "scans")
     first, second = images.sources(root, images.Params())
     assert first.digest() != second.digest()
-    found = find_source(second.digest()[:8].upper(), "images", root, {}, 1)
+    found = find_source(second.digest()[:8].upper(), dataset(root))
     assert found == [root / "b" / "0.png", root / "b" / "1.png"]
-    assert find_source(first.found_by(0), "images", root, {}, 0)[0].parent == root / "a"  # one that was too large to be read
-    assert first.found_by(0) != first.digest() == first.found_by(1)
+    unread = dataset(root, max_file_mb=1e-9)
+    assert find_source(first.found_by(False), unread)[:1] == [root / "a" / "0.png"]  # what is too large to be read
+    assert first.found_by(False) != first.digest() == first.found_by(True)
 
 
 def test_a_file_is_found_below_any_folder(tmp_path: Path) -> None:
@@ -47,4 +55,4 @@ def test_a_file_is_found_below_any_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize("wrong", ["0123456", "not a digest", ""])
 def test_what_is_no_digest_is_said_to_be_none(tmp_path: Path, wrong: str) -> None:
     with pytest.raises(ValueError, match="no beginning of a digest; give 8 or more"):
-        find_source(wrong, "images", tmp_path, {}, 1)
+        find_source(wrong, dataset(tmp_path))

@@ -93,8 +93,7 @@ def made(messy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def name_of(digest: str, messy: Path) -> str:
     """The folder of the last source with this digest; a copy has that of what it is a copy of."""
-    params = dataset(messy)
-    return find_source(digest, "images", messy, params.options, params.max_file_mb)[-1].parent.name
+    return find_source(digest, dataset(messy))[-1].parent.name
 
 
 def test_every_broken_file_has_its_reason_and_the_rest_is_there(made: Path, messy: Path) -> None:

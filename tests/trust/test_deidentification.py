@@ -166,10 +166,9 @@ def test_what_prepare_writes_and_says_holds_no_word(made: Made, tmp_path: Path, 
     if location == "corpus":
         identities = [pydicom.dcmread(made.files[kind]).PatientID for kind in made.files if kind not in LEFT_OUT]
         assert {record.patient for record in records} == {pseudonym(identity) for identity in identities}
-        params = dataset(where)
         for one in read_table(tmp_path / "out" / "quarantine.parquet", QuarantineRecord):
             assert f"quarantined: {one.file[:16]} " in told
-            path, = find_source(one.file[:16], "dicom", where, params.options, params.max_file_mb)
+            path, = find_source(one.file[:16], dataset(where))
             assert file_digest(path) == one.file
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from hand_made import release
 from hostile_corpus import SUFFIX, Input, bombs, disguised, mutants, names_others, of_json, of_yaml, seeds
@@ -223,11 +224,12 @@ def page(made: dict[str, Any]) -> str:
         "`make test-long` makes them, has the product read them, and writes this page (`tests/trust/test_hostile.py`).",
         f"{total['inputs']} inputs: {total['accepted']} accepted as valid, {total['quarantined']} quarantined (raw data),",
         f"{total['refused']} refused with one line that names the file (our own formats), {total['failed']} ended otherwise.",
-        f"A decoder had {made['limits']['seconds']} s and {made['limits']['memory_gb']} GB here ({made['machine']}; other work on "
-        "the machine).", "",
-        "seconds and megabytes are the most that any input of the row took: of raw data the decoder's resident memory, of our own",
-        "formats what was resident beyond what the process began with. Accepted are files whose change does no harm (a bit of a "
-        "pixel, a comment,", "another valid number) and that are still valid in their format.", "",
+        f"A decoder had {made['limits']['seconds']} s and {made['limits']['memory_gb']} GB here ({made['machine']}; other work "
+        "on the machine).", "",
+        "seconds and megabytes are the most that any input of the row took: of raw data the decoder's resident memory, of our "
+        "own",
+        "formats what was resident beyond what the process began with. Accepted are files whose change does no harm (a bit of "
+        "a pixel, a comment,", "another valid number) and that are still valid in their format.", "",
         f"| format | mutation | {' | '.join(columns)} |", "|---|---|" + "---|" * len(columns)]
     lines += [f"| {row['format']} | {row['mutation']} | {' | '.join(str(row[key]) for key in columns)} |" for row in rows]
     lines += ["", "## Slowest", "", "| format | mutation | outcome | seconds |", "|---|---|---|---|"]
