@@ -227,9 +227,8 @@ def page(made: dict[str, Any]) -> str:
         f"A decoder had {made['limits']['seconds']} s and {made['limits']['memory_gb']} GB here ({made['machine']}; other work "
         "on the machine).", "",
         "seconds and megabytes are the most that any input of the row took: of raw data the decoder's resident memory, of our "
-        "own",
-        "formats what was resident beyond what the process began with. Accepted are files whose change does no harm (a bit of "
-        "a pixel, a comment,", "another valid number) and that are still valid in their format.", "",
+        "own formats what was resident beyond what the process began with. Accepted are files whose change does no harm (a bit "
+        "of a pixel, a comment, another valid number) and that are still valid in their format.", "",
         f"| format | mutation | {' | '.join(columns)} |", "|---|---|" + "---|" * len(columns)]
     lines += [f"| {row['format']} | {row['mutation']} | {' | '.join(str(row[key]) for key in columns)} |" for row in rows]
     lines += ["", "## Slowest", "", "| format | mutation | outcome | seconds |", "|---|---|---|---|"]

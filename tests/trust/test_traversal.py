@@ -30,11 +30,11 @@ from tasks.open_release import open_release
 from tasks.params import DatasetParams, DecoderParams
 from tasks.prepare import prepare
 from tasks.profiles import apply_profiles
-from tasks.pull import _problems
 from tasks.readers import QuarantinedError
 from tasks.store import ClipStore
 from tasks.store_check import verify
 from tasks.tables import stays_below, write_json
+from tasks.verify import verify_tree
 
 LEAD_OUT = ["../canary/secret.txt", "../../canary/secret.txt", "../../../canary/secret.txt", "../../../../canary/secret.txt",
             "/CANARY/secret.txt", "frames/../../../../canary/secret.txt", "./../canary/secret.txt",
@@ -104,13 +104,17 @@ def test_records_that_name_files_elsewhere(whole: Path, canary: Path, tmp_path: 
     def nets(tree: Any) -> None:
         tree["nets"][bad] = tree["nets"].pop("scene")
 
+    def sound(path: Path) -> None:
+        if problems := verify_tree(path)[1]:
+            raise ValueError(problems[0])
+
     store, checkpoint, release = (folder / part for part in ("release/clips.zarr", "checkpoint", "release"))
     kinds: list[tuple[Path, Callable[[Any], None], str, list[Callable[[], Any]]]] = [
         (store / "commits" / "00000.json", files, "commit record", [lambda: ClipStore.open(store)]),
         (store / "zarr.json", arrays, "zarr group", [lambda: ClipStore.open(store), lambda: open_release(str(release))]),
         (checkpoint / "checkpoint.json", files, "checkpoint.json", [lambda: load_checkpoint(checkpoint)]),
         (checkpoint / "checkpoint.json", nets, "checkpoint.json", [lambda: load_checkpoint(checkpoint)]),
-        (release / "release.json", files, "", [lambda: open_release(str(release)), lambda: _problems(release)]),
+        (release / "release.json", files, "", [lambda: open_release(str(release)), lambda: sound(release)]),
     ]
     for path, change, seal, reads in kinds:
         shutil.rmtree(folder, ignore_errors=True)
