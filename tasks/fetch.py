@@ -58,10 +58,10 @@ def _download(scratch: Path) -> Path:
     try:
         download_url(url, scratch / f"{TASK}.tar", hash_val=DecathlonDataset.md5[TASK], hash_type="md5")
         extractall(scratch / f"{TASK}.tar", scratch)
-    except ValueError as error:  # members that lead out
-        raise ValueError(f"data hippocampus: {url} is not to be unpacked ({error}); {remedy}") from None
     except HashCheckError:
         raise ValueError(f"data hippocampus: the MD5 of {url} is not its owners'; try again later, {remedy}") from None
+    except ValueError as error:  # members that lead out
+        raise ValueError(f"data hippocampus: {url} is not to be unpacked ({error}); {remedy}") from None
     except (OSError, RuntimeError) as error:
         raise ValueError(f"data hippocampus: {url} cannot be downloaded ({error}); connect to the network, {remedy}") from None
     return scratch / TASK

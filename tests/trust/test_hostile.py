@@ -176,10 +176,10 @@ def prepared(folder: Path, format: str) -> dict[str, int]:
     location = folder / "raw" / format.replace(" ", "_")
     readers = {"dicom": ("dicom", {}), "mp4": ("video", {}), "png": ("images", {"stills": True})}
     reader, options = readers.get(format, ("nifti", {"images": ".", "masks": None}))
-    frames = 1 if format == "png" else 2
+    frames, options = 1 if format == "png" else 2, {**options, "patient_pattern": "(?P<patient>p[0-9]+)"}
     tree = DatasetParams.model_validate({
         "name": "hostile", "reader": reader, "location": location, "options": options, "clip_frames": frames,
-        "frame_size": (8, 8), "near_duplicate": 1, "clips_per_source": 1, "split": {"train": 0.4, "val": 0.3, "test": 0.3},
+        "frame_size": (8, 8), "near_duplicate": 1, "clips_per_source": 1, "split": {"train": 0.5, "val": 0, "test": 0.5},
         "decoder": {"memory_gb": MEMORY_GB, "seconds": SECONDS}})
     made = prepare(tree, 0, folder / "prepared" / location.name)
     refused = read_table(folder / "prepared" / location.name / "quarantine.parquet", QuarantineRecord)
@@ -224,11 +224,11 @@ def page(made: dict[str, Any]) -> str:
         "`make test-long` makes them, has the product read them, and writes this page (`tests/trust/test_hostile.py`).",
         f"{total['inputs']} inputs: {total['accepted']} accepted as valid, {total['quarantined']} quarantined (raw data),",
         f"{total['refused']} refused with one line that names the file (our own formats), {total['failed']} ended otherwise.",
-        f"A decoder had {made['limits']['seconds']} s and {made['limits']['memory_gb']} GB here ({made['machine']}; other work "
-        "on the machine).", "",
-        "seconds and megabytes are the most that any input of the row took: of raw data the decoder's resident memory, of our "
-        "own formats what was resident beyond what the process began with. Accepted are files whose change does no harm (a bit "
-        "of a pixel, a comment, another valid number) and that are still valid in their format.", "",
+        f"A decoder had {made['limits']['seconds']} s and {made['limits']['memory_gb']} GB here, beside other work on",
+        f"the machine ({made['machine']}).", "",
+        "Seconds and megabytes are the most that any input of the row took: of raw data the decoder's resident memory, of our",
+        "own formats what was resident beyond what the process began with. Accepted are files that are still valid in their",
+        "format: a bit of a pixel, a comment, another possible number.", "",
         f"| format | mutation | {' | '.join(columns)} |", "|---|---|" + "---|" * len(columns)]
     lines += [f"| {row['format']} | {row['mutation']} | {' | '.join(str(row[key]) for key in columns)} |" for row in rows]
     lines += ["", "## Slowest", "", "| format | mutation | outcome | seconds |", "|---|---|---|---|"]
