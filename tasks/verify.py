@@ -8,7 +8,7 @@ from tasks.checkpoints import load_checkpoint
 from tasks.ledger import LEDGER, ledger_problems
 from tasks.release_facts import release_facts
 from tasks.store_check import verify
-from tasks.tables import file_digest
+from tasks.tables import PARTIAL, file_digest
 
 RELEASE, STORE = "release.json", "clips.zarr"
 
@@ -28,7 +28,8 @@ def verify_tree(path: Path) -> tuple[int, list[str]]:
     stores = [path] if path.suffix == ".zarr" else sorted(path.rglob("*.zarr"))
     for store in stores:
         problems += [f"{store}: {problem}" for problem in verify(store)]
-    checkpoints = sorted(found.parent for found in path.rglob("checkpoint.json"))
+    checkpoints = sorted(found.parent for found in path.rglob("checkpoint.json")
+                         if not found.parent.name.endswith(PARTIAL))  # one that was being saved is none yet
     for checkpoint in checkpoints:
         try:
             load_checkpoint(checkpoint)

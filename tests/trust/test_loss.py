@@ -20,7 +20,7 @@ from tests.trust.bench import FOLDERS, Bench, Line
 from tests.trust.loss_page import RESULTS, page, record
 from tests.trust.trials import Row
 
-FAULTS = ("EIO", "ENOSPC", "short write")
+FAULTS, KILLS = ("EIO", "ENOSPC", "short write"), ("SIGKILL", "torn write and SIGKILL")
 WRITERS = {"condition": "a shard and tables", "critic vae": "training states and a checkpoint", "curate": "evidence and tables",
            "release": "a release"}
 """Stages, and what their disk fails under."""
@@ -87,6 +87,8 @@ def test_the_page_is_what_the_trials_found() -> None:
     assert found["trials"]["bits flipped and ends cut off"]["faults"] >= 500
     assert all(found["trials"][f"{kind} under {what}"]["faults"] == found["trials"][f"{kind} under {what}"]["of"]
                for kind in FAULTS for what in WRITERS.values())
+    assert all(found["trials"][f"{kind} under {WRITERS['critic vae']}"]["faults"] == found["trials"][f"{kind} under {WRITERS['critic vae']}"]["of"]
+               for kind in KILLS)
 
 
 # ---- the long form
@@ -139,7 +141,7 @@ def test_changed_parameters(bench: Bench, line: Line, rng: random.Random, tmp_pa
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("kind", ["SIGKILL", "torn write and SIGKILL"])
+@pytest.mark.parametrize("kind", KILLS)
 def test_killed_at_every_step_of_a_checkpoint(bench: Bench, line: Line, rng: random.Random, tmp_path: Path, noted: Noted,
                                               kind: str) -> None:
     failing(bench)
