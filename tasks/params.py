@@ -38,6 +38,8 @@ class Section(BaseModel):
 
 
 def _place(value: Any) -> Any:
+    if not isinstance(value, str | Path):
+        raise ValueError("must be a path or a URL")
     return str(value) if "://" in str(value) else Path(value)
 
 
@@ -365,6 +367,10 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _refers_to_what_exists(self) -> Params:
+        named = [self.conditions, *self.generators.values(), *self.critics.values(), *self.filters.values(),
+                 *self.control.extractors]
+        if nameless := [entry for entry in named if not isinstance(entry.get("kind"), str)]:
+            raise ValueError(f"kind: is missing, or no word, in {str(nameless[0])[:80]}")
         for name, sample in self.samples.items():
             if sample.generator not in self.generators:
                 raise ValueError(

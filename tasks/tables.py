@@ -149,9 +149,12 @@ def read_sealed(path: Path) -> dict[str, Any]:
         ValueError: naming the file, if it is missing, not JSON, or was changed since.
     """
     sealed = read_json(path)
+    try:
+        whole = isinstance(sealed, dict) and path.read_bytes() == _json_bytes(sealed)  # JSON has several spellings of one value
+    except (ValueError, RecursionError):  # an infinity
+        whole = False
     value = {key: one for key, one in sealed.items() if key != "checksum"} if isinstance(sealed, dict) else {}
-    # the bytes too: JSON has several spellings of one value
-    if sealed != {**value, "checksum": checksum_of(value)} or path.read_bytes() != _json_bytes(sealed):
+    if not whole or sealed != {**value, "checksum": checksum_of(value)}:
         raise ValueError(f"{path}: its checksum does not match its content; delete it and run its stage again")
     return value
 
@@ -226,7 +229,10 @@ def read_table(path: Path, cls: type[Row], rows: range | None = None) -> list[Ro
     if table.schema.remove_metadata() != schema:
         raise ValueError(f"{path}: columns are {_columns(table.schema)}, but {cls.__name__} has {_columns(schema)}")
     _check_values(path, table, cls)
-    columns = {name: table.column(name).to_pylist() for name in schema.names}
+    try:
+        columns = {name: table.column(name).to_pylist() for name in schema.names}
+    except ValueError as error:  # words that are no UTF-8
+        raise ValueError(f"{path}: not a readable Parquet file ({error}); run its stage again") from None
     return [cls(**dict(zip(columns, values, strict=True))) for values in zip(*columns.values(), strict=True)]
 
 
