@@ -24,6 +24,7 @@ from models.generators import Checkpoint
 from models.trainer import TrainParams, TrainState, fit
 from tasks.checkpoints import FolderStates, checkpoint_digest, is_done, load_checkpoint, save_checkpoint
 from tasks.tables import file_digest
+from tasks.verify import verify_tree
 
 ROOT = Path(__file__).parents[2]
 TRAINED_ON = {"split": "train", "clips": ["a", "b"], "patients": ["p"], "digest": "d"}
@@ -175,6 +176,12 @@ def test_missing_files_are_named(tmp_path: Path, whole: Path) -> None:
         with pytest.raises(ValueError, match="no checkpoint here" if name == "checkpoint.json" else name.replace(".", r"\.")):
             load_checkpoint(folder)
         shutil.rmtree(folder)
+
+
+def test_one_that_was_being_saved_is_none_to_verify(tmp_path: Path, whole: Path) -> None:
+    shutil.copytree(whole, tmp_path / "sfvd" / ".new.partial")
+    (tmp_path / "sfvd" / ".new.partial" / "losses.csv").rename(tmp_path / "sfvd" / "losses.csv")
+    assert verify_tree(tmp_path) == (0, [])
 
 
 def test_only_listed_classes_are_saved_or_built(tmp_path: Path) -> None:
