@@ -230,9 +230,8 @@ def page(made: dict[str, Any]) -> str:
         f"the machine ({made['machine']}).", "",
         "Seconds and megabytes are the most that any input of the row took: of raw data the decoder's resident memory, of our",
         "own formats what was resident beyond what the process began with. Accepted are files that are still valid in their",
-        "format: a bit of a pixel, a comment, another possible number. "
-        "Of an input that ended its decoder no memory is measured;",
-        "the limit is what bounds it.", "",
+        "format: a bit of a pixel, a comment, another possible number. Of an input that ended its decoder no memory is",
+        "measured; the limit is what bounds it.", "",
         f"| format | mutation | {' | '.join(columns)} |", "|---|---|" + "---|" * len(columns)]
     lines += [f"| {row['format']} | {row['mutation']} | {' | '.join(str(row[key]) for key in columns)} |" for row in rows]
     lines += ["", "## Slowest", "", "| format | mutation | outcome | seconds |", "|---|---|---|---|"]
