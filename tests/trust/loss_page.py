@@ -52,9 +52,10 @@ def outcome(row: dict[str, Any]) -> str:
     said = []
     if "repeated" in row:
         again = ", ".join(f"{number} {what}" for what, number in sorted(row["repeated"].items()) if what != "survey")
-        said.append(f"0 clips lost, 0 twice; at most {row['most repeated units a kill']} unit of work repeated a kill (in all: "
-                    f"{again or 'none'}); prepare's first look at all sources, which nothing of is kept, "
-                    f"{row['repeated'].get('survey', 0)} times")
+        said.append(f"{row['lines']} lines to their end; 0 clips lost, 0 twice")
+        said.append(f"at most {row['most repeated units a kill']} unit of work repeated a kill (in all: "
+                    f"{again or 'none'}), and {row['repeated'].get('survey', 0)} times prepare's first pass over its sources, "
+                    "which keeps nothing")
     if "of" in row:
         said.append(f"every n from 1 to {row['of']}" if row["faults"] == row["of"] else f"{row['faults']} of {row['of']} n")
     if "ends" in row:

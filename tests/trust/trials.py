@@ -58,14 +58,14 @@ def kills(bench: Bench, line: Line, folder: Path, count: int, rng: random.Random
                 file.write("null\n")
         is_whole(line, data)
         lines += 1
-        again = repeats(units(log), line)  # of each attempt
+        again = repeats(units(log), line)
         worst = max([worst, *(len(some) for some in again)])
         repeated.update(unit[0] for some in again for unit in some)
         assert worst <= 1, again
         surveys = sum(words == ("survey",) for attempt in units(log) for words in attempt) - 1
         repeated["survey"] += surveys
         shutil.rmtree(data.parent)
-    return {"runs": lines, "faults": hit, "repeated": dict(repeated), "most repeated units a kill": worst}
+    return {"runs": hit + lines, "faults": hit, "lines": lines, "repeated": dict(repeated), "most repeated units a kill": worst}
 
 
 def repeats(attempts: Sequence[Sequence[tuple[Any, ...]]], line: Line) -> list[list[tuple[Any, ...]]]:
