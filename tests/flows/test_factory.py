@@ -60,6 +60,7 @@ def repro_with_kills(folder: Path, api: str, rng: random.Random, kills: int, lon
     raise AssertionError("dvc repro did not end by itself")
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_the_release_is_the_same(line: Path, api: str, tmp_path: Path) -> None:
     folder = checkout(tmp_path / "checkout")
     seed = int(os.environ.get("CINEFAB_KILL_SEED", "1"))
