@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
-from tasks.tables import PARTIAL, file_digest, make_folder, read_sealed, sync, write_sealed
+from tasks.tables import PARTIAL, file_digest, make_folder, read_sealed, stays_below, sync, write_sealed
 
 LEDGER = "ledger.json"
 
@@ -57,10 +58,10 @@ def writing(folder: Path) -> Iterator[None]:
 
 def ledger_problems(folder: Path) -> list[str]:
     """One line for each file that is not what the folder's ledger says, naming it; [] if all are, or there is no ledger."""
-    if not (ledger := folder / LEDGER).exists():
+    if not (folder / LEDGER).exists():
         return []
     try:
-        read_sealed(ledger)
+        _listed(folder)
     except ValueError as error:
         return [str(error)]
     return [f"{path}: {'is not what was written' if path.exists() else 'is missing'}; run its stage again"
@@ -70,11 +71,21 @@ def ledger_problems(folder: Path) -> list[str]:
 def _damaged(folder: Path) -> list[Path]:
     """Files that are missing or differ from a ledger; none of a ledger that was damaged itself."""
     try:
-        files: dict[str, str] = read_sealed(folder / LEDGER)["files"]
+        files = _listed(folder)
     except ValueError:
         return []
     return [path for path, digest in ((folder / name, digest) for name, digest in sorted(files.items()))
             if not path.is_file() or file_digest(path) != digest]
+
+
+def _listed(folder: Path) -> dict[str, str]:
+    """sha256 by name, as the ledger has them; ValueError if it is damaged, or names files elsewhere, which are not ours to
+    remove."""
+    ledger = folder / LEDGER
+    files: Any = read_sealed(ledger).get("files")
+    if not isinstance(files, dict) or not all(stays_below(name) for name in files):
+        raise ValueError(f"{ledger}: is no list of this folder's files; run its stage again")
+    return files
 
 
 def _names(folder: Path) -> list[str]:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.ledger import LEDGER, ledger_problems, one_writer, writing
-from tasks.tables import read_sealed
+from tasks.tables import read_sealed, write_sealed
 
 
 def stage(folder: Path) -> None:
@@ -64,6 +64,18 @@ def test_a_damaged_file_is_gone_when_its_stage_begins(tmp_path: Path) -> None:
     stage(folder)
     assert (folder / "table.parquet").read_text() == "what table.parquet says" and ledger_problems(folder) == []
     assert (folder / "page.html").stat().st_ino == kept
+
+
+@pytest.mark.parametrize("files", [{"../kept": ""}, {"/etc/hostname": ""}, ["table.parquet"], None])
+def test_a_ledger_that_names_what_lies_elsewhere_is_named_and_removes_nothing(tmp_path: Path, files: object) -> None:
+    folder = tmp_path / "stage"
+    stage(folder)
+    (tmp_path / "kept").write_text("somebody's own")
+    write_sealed(folder / LEDGER, {"files": files})
+    (problem,) = ledger_problems(folder)
+    assert problem.startswith(f"{folder / LEDGER}: ")
+    stage(folder)
+    assert (tmp_path / "kept").read_text() == "somebody's own" and ledger_problems(folder) == []
 
 
 def test_a_stage_that_ends_in_an_error_has_no_ledger(tmp_path: Path) -> None:
