@@ -21,7 +21,7 @@ from models.nets.taef2 import load_taef2
 from models.perceptual import Perceptual, perceptual_distance
 from models.seeding import derive_seed, generator
 from models.trainer import StateHook, TrainParams, fit
-from models.weight_files import configuration, loading
+from models.weight_files import configuration, published
 
 _VAES = {kind.__name__: kind for kind in (AutoencoderKL, AutoencoderTiny, VQModel)}
 """diffusers' VAEs of images that say `latent_channels` and `block_out_channels`."""
@@ -141,8 +141,7 @@ def load_vae(wanted: LocalVae) -> Any:
     name = configuration(folder / "config.json").get("_class_name")
     if not isinstance(name, str) or name not in _VAES:
         raise ValueError(f"codec.folder: {folder} holds a {name}; give one of {', '.join(_VAES)}")
-    with loading(folder):  # no pickle: weights in a .bin are not looked for
-        return _VAES[name].from_pretrained(folder, local_files_only=True, use_safetensors=True).eval()
+    return published(_VAES[name], folder).eval()
 
 
 class Codec:

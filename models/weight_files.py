@@ -28,6 +28,16 @@ def loading(folder: Path) -> Iterator[None]:
         raise ValueError(f"{folder}: cannot be loaded: {' '.join(str(error).split())[:400] or type(error).__name__}") from None
 
 
+def published(kind: Any, folder: Path) -> Any:
+    """A network of diffusers from a folder on disk. No pickle is read: weights in a .bin are not looked for.
+
+    Raises:
+        ValueError: naming the folder.
+    """
+    with loading(folder):
+        return kind.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+
+
 def configuration(path: Path) -> dict[str, Any]:
     """The mapping in a JSON file.
 

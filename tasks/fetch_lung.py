@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from tasks.readers import leads_out
 from tasks.tables import make_folder, stays_below
 
 OWNER = "jannisborn/covid19_ultrasound"
@@ -31,7 +32,7 @@ def fetch_lung(target: Path, source: Path) -> str:
         ValueError: if it is neither, or holds no clip under CC BY.
     """
     rows = _made_before(source) if (source / "manifest.csv").exists() else _owners(source)
-    if outside := [row["path"] for row in rows if not Path(row["path"]).resolve().is_relative_to(source.resolve())]:
+    if outside := [row["path"] for row in rows if leads_out(Path(row["path"]), source)]:
         raise ValueError(f"data lung: {outside[0]} is a link that leads out of {source}; put the file itself there")
     if not rows:
         raise ValueError(f"data lung: {source} holds no clip under CC BY; take a clone of github.com/{OWNER} at {REVISION[:7]}")

@@ -7,7 +7,7 @@ stage begins and written, last, when it ends: a folder without one belongs to a 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +48,9 @@ def writing(folder: Path) -> Iterator[None]:
         for partial in folder.rglob(f"*{PARTIAL}"):
             partial.unlink(missing_ok=True)
         if ledger.exists():
-            for path in _damaged(folder):
-                path.unlink(missing_ok=True)
+            with suppress(ValueError):  # one that was damaged itself says nothing of others
+                for path in _damaged(folder):
+                    path.unlink(missing_ok=True)
             ledger.unlink(missing_ok=True)
             sync(folder)
         yield
@@ -61,31 +62,23 @@ def ledger_problems(folder: Path) -> list[str]:
     if not (folder / LEDGER).exists():
         return []
     try:
-        _listed(folder)
+        damaged = _damaged(folder)
     except ValueError as error:
         return [str(error)]
-    return [f"{path}: {'is not what was written' if path.exists() else 'is missing'}; run its stage again"
-            for path in _damaged(folder)]
+    return [f"{path}: {'is not what was written' if path.exists() else 'is missing'}; run its stage again" for path in damaged]
 
 
 def _damaged(folder: Path) -> list[Path]:
-    """Files that are missing or differ from a ledger; none of a ledger that was damaged itself."""
-    try:
-        files = _listed(folder)
-    except ValueError:
-        return []
+    """Files that are missing or differ from the ledger.
+
+    Raises:
+        ValueError: if the ledger is damaged itself, or names files elsewhere, which are not ours to remove.
+    """
+    files: Any = read_sealed(folder / LEDGER).get("files")
+    if not isinstance(files, dict) or not all(stays_below(name) for name in files):
+        raise ValueError(f"{folder / LEDGER}: is no list of this folder's files; run its stage again")
     return [path for path, digest in ((folder / name, digest) for name, digest in sorted(files.items()))
             if not path.is_file() or file_digest(path) != digest]
-
-
-def _listed(folder: Path) -> dict[str, str]:
-    """sha256 by name, as the ledger has them; ValueError if it is damaged, or names files elsewhere, which are not ours to
-    remove."""
-    ledger = folder / LEDGER
-    files: Any = read_sealed(ledger).get("files")
-    if not isinstance(files, dict) or not all(stays_below(name) for name in files):
-        raise ValueError(f"{ledger}: is no list of this folder's files; run its stage again")
-    return files
 
 
 def _names(folder: Path) -> list[str]:

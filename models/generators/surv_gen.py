@@ -29,7 +29,7 @@ from models.nets.image_unet import ImageParams, image_unet
 from models.nets.motion_unet import LabelPlace, MotionUNet, framewise, new_adapter, new_labels
 from models.seeding import derive_seed, generator
 from models.trainer import Loss, StateHook, TrainParams, fit
-from models.weight_files import loading
+from models.weight_files import published
 
 What = Literal["label", "text"]
 
@@ -117,7 +117,7 @@ class SurVGen:
         motion = self.params.motion
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "motion"))
-            adapter = (_published(MotionAdapter, motion.adapter) if motion.adapter
+            adapter = (published(MotionAdapter, motion.adapter) if motion.adapter
                        else new_adapter(self._nets["unet"], motion.heads, motion.longest, motion.mid_block))
         labels = new_labels(self._nets["unet"], adapter, max(1, len(self._facts["labels"])), motion.label_place)
         video = MotionUNet(self._nets["unet"], adapter, labels)
@@ -133,7 +133,7 @@ class SurVGen:
             folder = params.pretrained
             self._nets["vae"] = load_vae(LocalVae.model_validate({"folder": folder / "vae"}))
             self._nets["text"] = load_text_encoder(folder / "text_encoder", folder / "tokenizer", masked=False).eval()
-            self._nets["unet"] = _published(UNet2DConditionModel, folder / "unet")
+            self._nets["unet"] = published(UNet2DConditionModel, folder / "unet")
             return params.finetune
         assert params.codec and params.alignment and params.image  # Params sees to it
         self._nets["vae"], trained = obtain_vae(params.codec, clips, hook, seed)
@@ -247,9 +247,3 @@ class SurVGen:
     def _to(self, device: str | torch.device, *names: str) -> None:
         for name in names:
             self._nets[name].to(device).eval()
-
-
-def _published(kind: Any, folder: Path) -> Any:
-    """A network from a folder on disk; its weights are safetensors."""
-    with loading(folder):
-        return kind.from_pretrained(folder, local_files_only=True, use_safetensors=True)
