@@ -19,7 +19,7 @@ BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/.venv
 
-.PHONY: demo test test-slow test-long setup clean
+.PHONY: demo test test-slow test-gpu test-long setup clean
 .DEFAULT_GOAL := demo
 
 demo: setup
@@ -34,6 +34,9 @@ test: setup
 
 test-slow: setup
 	pytest -m slow
+
+test-gpu: setup
+	CUDA_VISIBLE_DEVICES=$${CUDA_VISIBLE_DEVICES:-0} pytest -m gpu
 
 # writes its tables to docs/results
 test-long: setup

@@ -405,13 +405,14 @@ def resample(
 
     Example: `cinefab resample 0a1b…`
     """
+    from tasks.devices import first_device
     from tasks.pictures import clip_picture
     from tasks.sample import find_provenance
     from tasks.sample import resample as resample_clip
 
     layout = Layout(data)
     record = find_provenance(clip_id, [layout.release, *sorted(layout.clips.glob("*"))])
-    arrays, same = resample_clip(record, layout.checkpoint(record.generator), layout.conditions)
+    arrays, same = resample_clip(record, layout.checkpoint(record.generator), layout.conditions, first_device())
     path = clip_picture(arrays, out or Path(f"{clip_id}.webp"))
     typer.echo(f"{path}: {'the same pixels' if same else 'OTHER pixels than recorded'} (digest {record.digest})")
     raise typer.Exit(0 if same else 1)

@@ -209,8 +209,12 @@ def latent_scale(vae: Any, clips: ClipSource, seed: int) -> float:
 
 @torch.inference_mode()
 def latent_means(vae: Any, frames: Tensor, batch: int = 32) -> Tensor:
-    """Posterior means of all frames: (B, T, C, H, W) in [-1, 1] -> (B, T, c, h, w) float32; `batch` frames at a time."""
-    means = torch.cat([_means(vae, part).float() for part in frames.flatten(0, 1).split(batch)])
+    """Posterior means of all frames: (B, T, C, H, W) in [-1, 1] -> (B, T, c, h, w) float32; `batch` frames at a time.
+
+    The VAE looks where it is, and the latents lie where the frames do.
+    """
+    device = next(vae.parameters()).device
+    means = torch.cat([_means(vae, part.to(device)).float().to(part.device) for part in frames.flatten(0, 1).split(batch)])
     return means.view(*frames.shape[:2], *means.shape[1:])
 
 

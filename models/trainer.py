@@ -33,6 +33,9 @@ logger = logging.getLogger(__name__)
 Loss = Callable[[nn.Module, torch.Generator], Tensor]
 """(net, rng) -> scalar loss of one step; draws its own batch from rng."""
 
+Precision = Literal["no", "bf16"]
+"""What networks compute in, weights staying float32."""
+
 LOOK_EVERY = 10
 """Steps between looks at the loss. Looking waits for the GPU, which otherwise works while the next batch is read."""
 
@@ -54,7 +57,8 @@ class TrainParams(BaseModel):
     cosine: bool = False
     ema_decay: float = Field(0.9999, ge=0, lt=1)
     grad_clip: float = Field(1.0, gt=0)
-    precision: Literal["no", "bf16"] = "no"
+    precision: Precision = "no"
+    compile: bool = Field(False, description="the network goes through torch.compile: minutes at first, then faster steps")
     save_every: int = Field(200, gt=0)
 
 
@@ -115,6 +119,7 @@ def fit(net: nn.Module, loss: Loss, params: TrainParams, *, phase: str, seed: in
         _restore(state, net, optimiser, trained, ema)
     told = 10 * len(losses) // params.steps
     wrapped, prepared = accelerator.prepare(net, optimiser)
+    called: nn.Module = torch.compile(wrapped) if params.compile else wrapped  # type: ignore[assignment]
     bar = tqdm(range(len(losses), params.steps), desc=phase, initial=len(losses), total=params.steps, mininterval=2,
                disable=not accelerator.is_main_process)
     for step in bar:
@@ -130,7 +135,7 @@ def fit(net: nn.Module, loss: Loss, params: TrainParams, *, phase: str, seed: in
             # processes average their gradients during the last backward pass
             with nullcontext() if batch == own[-1] else accelerator.no_sync(wrapped):
                 with accelerator.autocast():
-                    value = loss(wrapped, generator(batch_seed))
+                    value = loss(called, generator(batch_seed))
                 accelerator.backward(value / len(own))
             values.append(value.detach())
         accelerator.clip_grad_norm_(trained, params.grad_clip)

@@ -16,6 +16,7 @@ from torch import Tensor
 from models.critics import vae
 from models.generators import Checkpoint
 from tasks.checkpoints import checkpoint_digest, load_checkpoint
+from tasks.devices import first_device
 from tasks.features import real_clips
 from tasks.fingerprint import fingerprint
 from tasks.kept import kept
@@ -47,7 +48,7 @@ def look(params: ControlParams, critics: Path, prepared: Path, clips: Path, cach
         ValueError: if the VAE is not trained.
     """
     folder = critics / params.vae if params.vae else None
-    critic = load_checkpoint(folder) if folder else None
+    critic = load_checkpoint(folder, first_device()) if folder else None
     mark = checkpoint_digest(folder) if folder else ""
     real, rows = real_clips(prepared, "train")
     made = ClipStore.open(clips / "clips.zarr")

@@ -123,14 +123,14 @@ def _os_errors() -> Iterator[None]:
         raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
 
 
-def load_checkpoint(folder: Path) -> Checkpoint:
-    """The checkpoint in a folder, every byte verified; networks on the CPU, in eval mode.
+def load_checkpoint(folder: Path, device: str = "cpu") -> Checkpoint:
+    """The checkpoint in a folder, every byte verified; networks on that device, in eval mode.
 
     Raises:
         ValueError: naming the file that is missing, surplus in a network, or not what was saved.
     """
     record = _whole(folder)
-    nets = {name: _load_net(folder / name, kind) for name, kind in record["nets"].items()}
+    nets = {name: _load_net(folder / name, kind).to(device) for name, kind in record["nets"].items()}
     return Checkpoint(record["kind"], record["params"], nets, record["facts"], _read_losses(folder / _LOSSES))
 
 

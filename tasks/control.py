@@ -22,6 +22,7 @@ from models.motion import optical_flow
 from tasks.account import FilterAccount, read_filters
 from tasks.checkpoints import load_checkpoint
 from tasks.condition import STORE
+from tasks.devices import first_device
 from tasks.params import ControlParams
 from tasks.records import Decision, PlanRecord
 from tasks.statistics import bootstrap_gain, bootstrap_mean
@@ -61,8 +62,8 @@ def _values(params: ControlParams, critics: Path, store: ClipStore, bank: ClipSt
             plan: Sequence[PlanRecord]) -> dict[str, tuple[str, Numbers, Numbers]]:
     """What is measured of each condition, and its (N,) values and chances, in plan order."""
     groups, labels, texts = zip(*((record.condition_id, record.label or "", record.text) for record in plan), strict=True)
-    judge = load_checkpoint(critics / params.classifier) if params.classifier else None
-    reader = load_checkpoint(critics / params.aligned) if params.aligned else None
+    judge, reader = (load_checkpoint(critics / name, first_device()) if name else None
+                     for name in (params.classifier, params.aligned))
     seen = _seen(store, bank, plan, judge, reader)
     found = {}
     if judge:

@@ -21,6 +21,7 @@ from models import plugin
 from models.generators import Checkpoint
 from tasks.checkpoints import checkpoint_digest, load_checkpoint
 from tasks.described import Described
+from tasks.devices import first_device
 from tasks.filters import Evidence, Filter
 from tasks.fingerprint import fingerprint
 from tasks.params import Entry
@@ -175,4 +176,4 @@ def filter_of(entry: Entry, critics: Path) -> Filter:
 @lru_cache(maxsize=8)
 def _critic(folder: Path, digest: str) -> Checkpoint:
     """Read once per process; `digest` is part of the key so that a retrained one is read again."""
-    return load_checkpoint(folder)
+    return load_checkpoint(folder, first_device())

@@ -10,6 +10,11 @@ def visible_devices() -> list[str]:
     return [f"cuda:{number}" for number in range(torch.cuda.device_count())] or ["cpu"]
 
 
+def first_device() -> str:
+    """The first GPU, or the CPU: for work that one device does, such as looking at clips with critics and extractors."""
+    return visible_devices()[0]
+
+
 def compute_threads() -> int:
     """Threads that one operation is shared by in this process: OMP_NUM_THREADS, or the cores there are."""
     return torch.get_num_threads()

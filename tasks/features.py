@@ -13,6 +13,7 @@ from models import plugin
 from models.clip import spread
 from models.features import FeatureExtractor
 from tasks.checkpoints import checkpoint_digest, load_checkpoint
+from tasks.devices import first_device
 from tasks.fingerprint import fingerprint
 from tasks.kept import kept
 from tasks.params import Entry, pretrained_folders
@@ -26,10 +27,16 @@ READ_TOGETHER, MEASURED = 32, 256
 
 @dataclass(frozen=True)
 class Extractor:
-    """An extractor and, in one word, everything its features depend on besides the clips."""
+    """An extractor on the device it looks on and, in one word, everything its features depend on besides the clips."""
 
     look: FeatureExtractor
     mark: str
+    device: str
+
+    def __call__(self, frames: Tensor) -> Tensor:
+        """Features of clips (B, T, C, H, W), on the CPU."""
+        found: Tensor = self.look(frames.to(self.device)).cpu()
+        return found
 
 
 def load_extractor(entry: Entry, critics: Path) -> Extractor:
@@ -41,12 +48,10 @@ def load_extractor(entry: Entry, critics: Path) -> Extractor:
     params, module = plugin.params("models.features", entry), plugin.load("models.features", entry["kind"])
     weights = [file_digest(path) for folder in pretrained_folders(params)
                for path in sorted(folder.rglob("*")) if path.is_file()]
-    if module.CRITIC is None:
-        look = module.build(params, None)
-        return Extractor(look, fingerprint(look.name, weights))
-    folder = critics / params.critic
-    look = module.build(params, load_checkpoint(folder))
-    return Extractor(look, fingerprint(look.name, checkpoint_digest(folder)))
+    folder = critics / params.critic if module.CRITIC else None
+    device = first_device()
+    look = module.build(params, load_checkpoint(folder) if folder else None).to(device)
+    return Extractor(look, fingerprint(look.name, checkpoint_digest(folder) if folder else weights), device)
 
 
 def real_clips(prepared: Path, split: str, most: int = MEASURED) -> tuple[ClipStore, list[int]]:
@@ -62,7 +67,7 @@ def features(extractor: Extractor, clips: ClipStore, rows: Sequence[int], cache:
     """
 
     def look() -> dict[str, Tensor]:
-        parts = [extractor.look(clips.read(rows[start : start + READ_TOGETHER]).frames)
+        parts = [extractor(clips.read(rows[start : start + READ_TOGETHER]).frames)
                  for start in range(0, len(rows), READ_TOGETHER)]
         found = torch.cat(parts)
         return {"features": (found[:, None] if found.ndim == 2 else found).contiguous()}

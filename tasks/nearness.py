@@ -15,6 +15,7 @@ from models.local_encoders import LocalImageEncoder, load_image_encoder
 from models.lpips import Lpips
 from models.perceptual import perceptual_distance
 from tasks.checkpoints import load_checkpoint
+from tasks.devices import first_device
 from tasks.metrics.reconstruction import psnr, ssim
 from tasks.params import ControlParams
 
@@ -47,7 +48,7 @@ def measures(params: ControlParams, critics: Path, lpips: Lpips | None) -> dict[
     found = {"psnr": Nearness("peak signal-to-noise ratio, dB; higher is nearer", 1, psnr),
              "ssim": Nearness("structural similarity, at most 1; higher is nearer", 1, ssim)}
     if params.vae:
-        critic = load_checkpoint(critics / params.vae)
+        critic = load_checkpoint(critics / params.vae, first_device())
         found["latents"] = Nearness("distance of latents (VAE of real training frames): mean absolute difference, in their own "
                                     "unit", -1, lambda frames, others: latent_distance(critic, frames, others))
     if params.perceptual:

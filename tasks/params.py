@@ -25,7 +25,7 @@ from models import plugin
 from models.classifiers import ClassifierKind
 from models.lpips import LpipsParams
 from models.nets.alexnet_vgg import KNOWN
-from models.trainer import TrainParams
+from models.trainer import Precision, TrainParams
 from tasks.yaml_files import read_yaml
 
 Value = TypeVar("Value")
@@ -109,6 +109,8 @@ class SampleParams(Section):
     rounds: int = Field(6, gt=0, description="until: of candidates, at most")
     shard_clips: int = Field(8, gt=0, description="one unit of work and of storage")
     batch_clips: int = Field(4, gt=0, description="clips denoised together; always exactly this many, the last batch is padded")
+    precision: Precision = Field("no", description="bf16: what networks compute in while sampling")
+    compile: bool = Field(False, description="networks go through torch.compile: minutes at first, then faster, on a GPU most")
     sampling: Entry = Field(default_factory=dict, description="the generator's own Sampling")
 
     @model_validator(mode="after")

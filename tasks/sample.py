@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from models import plugin
@@ -70,14 +71,14 @@ def plan_shards(sample: SampleParams, seed: int, checkpoint: Path, conditions: P
         "kind": kind,
         "checkpoint_digest": checkpoint_digest(checkpoint),
         "sampling": sampling,
-        "batch_clips": sample.batch_clips,
+        "computing": {"batch_clips": sample.batch_clips, "precision": sample.precision, "compile": sample.compile},
         "params_digest": params_digest(sample),
     }
     plan = []
     for number, (row, draw) in enumerate(_in_turn(len(bank), sample.clips) if rounds is None else _by_class(bank, rounds)):
         own_seed = derive_seed(seed, kind, bank[row].condition_id, draw)
         words = json.dumps(
-            [header["checkpoint_digest"], bank[row].condition_id, own_seed, sampling, sample.batch_clips], sort_keys=True
+            [header["checkpoint_digest"], bank[row].condition_id, own_seed, sampling, header["computing"]], sort_keys=True
         )
         clip_id = hashlib.blake2b(words.encode(), digest_size=16).hexdigest()
         one = bank[row]
@@ -164,7 +165,7 @@ def finish(name: str, conditions: Path, checkpoint: Path, out: Path) -> int:
             patients=patients[record.condition_id],
             draw=record.draw,
             seed=record.seed,
-            sampling=json.dumps({**header["sampling"], "batch_clips": header["batch_clips"]}, sort_keys=True),
+            sampling=json.dumps({**header["sampling"], **header["computing"]}, sort_keys=True),
             draws=json.dumps(drawn, sort_keys=True),
             params_digest=header["params_digest"],
         )
@@ -188,12 +189,11 @@ def resample(record: ProvenanceRecord, checkpoint: Path, conditions: Path, devic
     if record.condition_id not in bank:
         raise ValueError(f"{conditions}: has no condition {record.condition_id}; pull the version the clip was made with")
     options = json.loads(record.sampling)
-    batch_clips = options.pop("batch_clips")
     header = {
         "kind": read_json(checkpoint / "checkpoint.json")["kind"],
         "checkpoint_digest": found,
+        "computing": {what: options.pop(what) for what in ("batch_clips", "precision", "compile")},
         "sampling": options,
-        "batch_clips": batch_clips,
     }
     row = bank.index(record.condition_id)
     plan = [PlanRecord(record.clip_id, record.label, record.text, record.condition_id, row, record.draw, record.seed, 0)]
@@ -208,16 +208,19 @@ def _sample(plan: Sequence[PlanRecord], header: dict[str, Any], checkpoint: Path
     The last batch is filled up with its own first clip: kernels choose their blocking by batch size, so only equal
     batch sizes give equal bits, and `resample` of one clip must give the bits it had among others.
     """
-    generator, sampling = _generator(checkpoint, header["checkpoint_digest"], device), _sampling(header)
+    computing, sampling = header["computing"], _sampling(header)
+    generator = _generator(checkpoint, header["checkpoint_digest"], device, computing["compile"])
     bank = _bank(conditions / STORE, checksum_of(read_layout(conditions / STORE)))
-    size = header["batch_clips"]
+    size = computing["batch_clips"]
+    half = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=computing["precision"] == "bf16")
     frames, masks, wall, cpu = [], [], 0.0, 0.0
     for start in range(0, len(plan), size):
         batch = list(plan[start : start + size])
         padded = batch + [batch[0]] * (size - len(batch))
         condition = _condition(bank, padded)
         began = time.perf_counter(), time.process_time()
-        clips = generator.sample(condition, [record.seed for record in padded], sampling, device)  # on the CPU: it has ended
+        with half:
+            clips = generator.sample(condition, [record.seed for record in padded], sampling, device)  # on the CPU, so finished
         wall, cpu = wall + time.perf_counter() - began[0], cpu + time.process_time() - began[1]
         frames.append(to_uint8(clips.frames[: len(batch)]).movedim(2, -1).contiguous().numpy())  # (B, T, H, W, C)
         masks.append(condition.masks[: len(batch)].numpy())
@@ -230,12 +233,14 @@ def _sampling(header: dict[str, Any]) -> Any:
 
 
 @lru_cache(maxsize=16)
-def _generator(checkpoint: Path, digest: str, device: str) -> ClipGenerator:
+def _generator(checkpoint: Path, digest: str, device: str, compiled: bool = False) -> ClipGenerator:
     """The generator of a checkpoint, one a device: shards run in threads and must not move each other's networks.
 
     `digest` is part of the key so that a retrained one is read again.
     """
     loaded = load_checkpoint(checkpoint)
+    for net in loaded.nets.values() if compiled else ():
+        net.compile()
     return build(loaded.kind, loaded.params, loaded)
 
 

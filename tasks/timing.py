@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from tasks.curate import EVIDENCE
-from tasks.devices import compute_threads, visible_devices
+from tasks.devices import compute_threads, first_device
 from tasks.sample import Made
 from tasks.store import ClipStore
 from tasks.tables import write_json
@@ -57,5 +59,7 @@ def curation_time(clips: int, wall_seconds: float, workers: int, decisions: Path
 
 def _machine() -> dict[str, Any]:
     """What the seconds were spent on; a load above the number of cores says that others were waiting too."""
-    return {"device": visible_devices()[0].split(":")[0], "cores": os.cpu_count(), "threads": compute_threads(),
+    device = first_device()
+    name = device if device == "cpu" else torch.cuda.get_device_name(device)
+    return {"device": name, "cores": os.cpu_count(), "threads": compute_threads(),
             "load": round(os.getloadavg()[0], 1)}

@@ -27,9 +27,9 @@ class Variety:
     """
 
     def __init__(self, params: ControlParams, critics: Path, lpips: Lpips | None) -> None:
-        self._looks = [load_extractor(entry, critics).look for entry in params.extractors]
+        self._extractors = [load_extractor(entry, critics) for entry in params.extractors]
         self._lpips = lpips
-        self.what = {look.name: _SQUARED for look in self._looks}
+        self.what = {one.look.name: _SQUARED for one in self._extractors}
         if lpips:
             self._names = f"LPIPS ({lpips.word})", f"{lpips.word} (LPIPS's five layers; own size)"
             self.what |= {self._names[0]: "mean LPIPS between two clips of one still, frame by frame", self._names[1]: _SQUARED}
@@ -37,9 +37,9 @@ class Variety:
     def __call__(self, draws: Tensor) -> dict[str, Tensor]:
         """(B, S, T, C, H, W) in [-1, 1], S >= 2 draws of each still, T >= 2 -> (B,) of every measure."""
         found = {}
-        for look in self._looks:
-            seen = look(draws.flatten(0, 1)).unflatten(0, draws.shape[:2])
-            found[look.name] = features_apart(seen if seen.ndim == 3 else seen[:, :, 1:])
+        for one in self._extractors:
+            seen = one(draws.flatten(0, 1)).unflatten(0, draws.shape[:2])
+            found[one.look.name] = features_apart(seen if seen.ndim == 3 else seen[:, :, 1:])
         if self._lpips:
             places = draws[:, :, 1:].transpose(1, 2)
             for name, values in zip(self._names, self._lpips.apart(places.flatten(0, 1)), strict=True):

@@ -36,5 +36,6 @@ def fit(params: AlignmentParams, clips: DescribedClips, hook: StateHook, seed: i
 def likeness(checkpoint: Checkpoint, frames: Tensor, texts: Sequence[str], batch: int = 64) -> Tensor:
     """(B, L) mean over frames of the scaled cosine between clips (B, T, C, H, W) and texts."""
     net = checkpoint.nets["aligned"]
-    found = torch.cat([net(part, texts) for part in frames.flatten(0, 1).split(batch)])
+    device = next(net.parameters()).device
+    found = torch.cat([net(part.to(device), texts).cpu() for part in frames.flatten(0, 1).split(batch)])
     return found.unflatten(0, frames.shape[:2]).mean(1)

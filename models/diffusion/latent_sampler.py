@@ -54,6 +54,7 @@ def denoise_latents(predict: Predict, schedule: DDPMScheduler, noise: Tensor, *,
         for t in stepper.timesteps.tolist():
             guided = guidance != 1 and interval[0] <= t / length <= interval[1]
             prediction, base = predict(x, torch.full((len(x),), t, device=x.device), guided)
+            prediction = prediction.float()  # the network may compute in half precision, the solver does not
             if base is not None:
                 prediction = base + guidance * (prediction - base)
             stochastic = {"eta": 1.0, "variance_noise": draw()} if draw else {}

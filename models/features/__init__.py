@@ -8,25 +8,31 @@ a `FeatureExtractor`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from types import MappingProxyType
 
-from torch import Tensor
+from torch import Tensor, nn
 
 
-class FeatureExtractor(Protocol):
-    """Looks at clips and learns nothing from them."""
+class FeatureExtractor(nn.Module):
+    """Looks at clips and learns nothing from them.
 
-    @property
-    def name(self) -> str:
-        """The network and how clips are prepared for it, e.g. "random3d (grey, 64 px bilinear, seed 0)"."""
-        ...
+    Attributes:
+        name: the network and how clips are prepared for it, e.g. "random3d (grey, 64 px bilinear, seed 0)".
+        earned: metric of `tasks.metrics.distribution` -> the published name that is its due in these features, e.g. I3D's
+            {"frechet": "FVD"}; nothing for a network that no published metric is taken in.
+    """
 
-    @property
-    def earned(self) -> Mapping[str, str]:
-        """Metric of `tasks.metrics.distribution` -> the published name that is its due in these features, e.g. I3D's
-        {"frechet": "FVD"}; nothing for a network that no published metric is taken in."""
-        ...
+    name: str
+    earned: Mapping[str, str] = MappingProxyType({})
 
-    def __call__(self, frames: Tensor) -> Tensor:
-        """Clips (B, T, C, H, W) in [-1, 1] -> (B, D) of whole clips, or (B, T, D) of frame after frame; float32, on the CPU."""
-        ...
+    def forward(self, frames: Tensor) -> Tensor:
+        """Clips (B, T, C, H, W) in [-1, 1] -> (B, D) of whole clips, or (B, T, D) of frame after frame; float32.
+
+        Clips lie on the extractor's device, and so do their features.
+        """
+        raise NotImplementedError
+
+
+def together(frames: Tensor, few: int) -> tuple[Tensor, ...]:
+    """What a network looks at at a time: `few`, which a CPU's caches hold, or 16 times as many on a GPU."""
+    return frames.split(16 * few if frames.is_cuda else few)

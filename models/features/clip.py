@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from models.clip import in_colour
+from models.features import FeatureExtractor, together
 from models.generators import Checkpoint
 from models.local_encoders import load_clip_tower
 
@@ -29,7 +29,7 @@ class Params(BaseModel):
     weights: Path = Field(description="a transformers folder of a CLIP, or of its image half with the projection")
 
 
-class ClipFeatures:
+class ClipFeatures(FeatureExtractor):
     """See the module.
 
     Attributes:
@@ -37,22 +37,23 @@ class ClipFeatures:
     """
 
     def __init__(self, weights: Path) -> None:
+        super().__init__()
         self._net = load_clip_tower(weights)
         settings = self._net.settings
         self._side = int(settings["image_size"])
         self.name = (f"clip ({weights.name}, ViT of width {settings['hidden_size']}, patches of {settings['patch_size']} px; "
                      f"{self._side} px bicubic, antialiased, its own normalisation; unit length)")
         right = all(settings[what] == value for what, value in CMMD.items())
-        self.earned: Mapping[str, str] = {"cmmd": "CMMD, mean over the clip's frames"} if right else {}
+        self.earned = {"cmmd": "CMMD, mean over the clip's frames"} if right else {}
 
     @torch.no_grad()
-    def __call__(self, frames: Tensor) -> Tensor:
+    def forward(self, frames: Tensor) -> Tensor:
         """(B, T, D), rows of length 1; of frames without three channels the grey ones are shown in all three.
 
         Frames are stretched to a square, not cropped, by the filter of CMMD's authors, which PyTorch has with antialiasing.
         """
         size, found = (self._side, self._side), []
-        for part in frames.flatten(0, 1).split(TOGETHER):
+        for part in together(frames.flatten(0, 1), TOGETHER):
             seen = functional.interpolate((part + 1) / 2, size, mode="bicubic", antialias=True, align_corners=False)
             found.append(functional.normalize(self._net(in_colour(seen)), dim=1))
         return torch.cat(found).unflatten(0, frames.shape[:2])

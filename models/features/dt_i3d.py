@@ -12,14 +12,14 @@ do with longer ones depends on the script, here on `frames`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from models.features import FeatureExtractor, together
 from models.generators import Checkpoint
 from models.nets.i3d import SIDE, load_i3d, looped, shown
 
@@ -35,12 +35,12 @@ class Params(BaseModel):
     frames: Literal[16, 32] = Field(16, description="which of them: the first frames of a clip that it sees")
 
 
-class DtI3dFeatures:
+class DtI3dFeatures(FeatureExtractor):
     """See the module."""
 
-    earned: ClassVar[Mapping[str, str]] = {"frechet": "DTFVD"}
-
     def __init__(self, weights: Path, frames: int) -> None:
+        super().__init__()
+        self.earned = {"frechet": "DTFVD"}
         path = weights / f"I3D_{frames}.pth.tar"
         self._net, self._frames = load_i3d(path, CLASSES, EPSILON), frames
         digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
@@ -48,10 +48,10 @@ class DtI3dFeatures:
                      f"{SIDE} px bilinear, the first {frames} frames, shorter clips looped)")
 
     @torch.no_grad()
-    def __call__(self, frames: Tensor) -> Tensor:
+    def forward(self, frames: Tensor) -> Tensor:
         """(B, 1024) of whole clips, averaged over places and time."""
         clips = looped(frames, self._frames)
-        return torch.cat([self._net.maps(shown(part, corners=True)).mean((2, 3, 4)) for part in clips.split(TOGETHER)])
+        return torch.cat([self._net.maps(shown(part, corners=True)).mean((2, 3, 4)) for part in together(clips, TOGETHER)])
 
 
 def build(params: Params, checkpoint: Checkpoint | None) -> DtI3dFeatures:

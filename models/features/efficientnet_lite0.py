@@ -5,9 +5,7 @@ Not Inception's, so distances in them must not be set beside published FID.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -15,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from models.clip import in_colour
+from models.features import FeatureExtractor, together
 from models.generators import Checkpoint
 from models.nets.efficientnet_lite import load_efficientnet_lite0
 
@@ -31,21 +30,20 @@ class Params(BaseModel):
     weights: Path = Field(description="the folder that holds efficientnet-lite0-57934424.pth")
 
 
-class EfficientNetFeatures:
+class EfficientNetFeatures(FeatureExtractor):
     """See the module."""
 
     name = f"efficientnet_lite0 (ImageNet; {SIDE} px bilinear, ImageNet normalisation)"
-    earned: ClassVar[Mapping[str, str]] = {}
-
     def __init__(self, weights: Path) -> None:
+        super().__init__()
         self._net = load_efficientnet_lite0(weights)
 
     @torch.no_grad()
-    def __call__(self, frames: Tensor) -> Tensor:
+    def forward(self, frames: Tensor) -> Tensor:
         """(B, T, 1280); of frames without three channels the grey ones are shown in all three."""
-        mean, std = (torch.tensor(one).view(3, 1, 1) for one in (_MEAN, _STD))
+        mean, std = (frames.new_tensor(one).view(3, 1, 1) for one in (_MEAN, _STD))
         found = []
-        for part in frames.flatten(0, 1).split(TOGETHER):
+        for part in together(frames.flatten(0, 1), TOGETHER):
             seen = functional.interpolate(in_colour(part), (SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False)
             found.append(self._net(((seen + 1) / 2 - mean) / std))
         return torch.cat(found).unflatten(0, frames.shape[:2])

@@ -16,13 +16,14 @@ A state dict may also be another one of the same form; the name then says so, an
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
+from torch import Tensor, nn
 
+from models.features import FeatureExtractor, together
 from models.generators import Checkpoint
 from models.nets.i3d import FEWEST, SIDE, load_i3d, looped, shown
 
@@ -48,26 +49,27 @@ class Params(BaseModel):
     weights: Path = Field(description=f"the folder that holds one of {', '.join(FILES)}")
 
 
-class I3dFeatures:
+class I3dFeatures(FeatureExtractor):
     """See the module."""
 
     def __init__(self, weights: Path) -> None:
+        super().__init__()
         path = _only(weights)
         published, epsilon, due = FILES[path.name]
         found = git_blob(path)
         if epsilon is None and found != published:
             raise ValueError(f"i3d: {path} is git blob {found}, not {published}; it is a program, and no other one is run")
-        self._logits = _script(path) if epsilon is None else load_i3d(path, CLASSES, epsilon)
+        self._net = _Script(path) if epsilon is None else load_i3d(path, CLASSES, epsilon)
         origin = f"Kinetics-400, {path.name}" if found == published else f"weights nobody published, git blob {found[:12]}"
         self.earned = due if found == published else {}
         self.name = (f"i3d ({CLASSES} logits, {origin}; grey in three channels, {SIDE} px bilinear, "
                      f"clips of fewer than {FEWEST} frames looped to {LOOPED})")
 
     @torch.no_grad()
-    def __call__(self, frames: Tensor) -> Tensor:
+    def forward(self, frames: Tensor) -> Tensor:
         """(B, 400) of whole clips, all of whose frames are seen: a value belongs to its T."""
         clips = frames if frames.shape[1] >= FEWEST else looped(frames, LOOPED)
-        return torch.cat([self._logits(shown(part, corners=False)) for part in clips.split(TOGETHER)])
+        return torch.cat([self._net(shown(part, corners=False)) for part in together(clips, TOGETHER)])
 
 
 def _only(weights: Path) -> Path:
@@ -84,13 +86,19 @@ def git_blob(path: Path) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
-def _script(path: Path) -> Callable[[Tensor], Tensor]:
+class _Script(nn.Module):
     """Prepared clips -> logits, which are what the program calls features: what is before its softmax.
 
     It would resize, and rescale from 0 to 255, itself; clips are prepared here, so that both forms see the same.
     """
-    net = torch.jit.load(path, map_location="cpu").eval()
-    return lambda clips: net(clips, rescale=False, resize=False, return_features=True)
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.program = torch.jit.load(path, map_location="cpu").eval()
+
+    def forward(self, clips: Tensor) -> Tensor:
+        logits: Tensor = self.program(clips, rescale=False, resize=False, return_features=True)
+        return logits
 
 
 def build(params: Params, checkpoint: Checkpoint | None) -> I3dFeatures:

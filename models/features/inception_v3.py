@@ -7,7 +7,6 @@ are never made JPEG or rounded on the way.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from models.clip import in_colour
+from models.features import FeatureExtractor, together
 from models.generators import Checkpoint
 from models.nets import inception
 from models.nets.inception import SIDE, load_inception
@@ -42,7 +42,7 @@ class Params(BaseModel):
         "clean", description="clean-fid's way to 299 pixels, or that of the file's own publisher: pytorch-fid or StyleGAN2-ADA")
 
 
-class InceptionFeatures:
+class InceptionFeatures(FeatureExtractor):
     """See the module.
 
     Attributes:
@@ -50,18 +50,19 @@ class InceptionFeatures:
     """
 
     def __init__(self, params: Params) -> None:
+        super().__init__()
         self._scripted = not (params.weights / inception.FILE.name).exists() and (params.weights / SCRIPT.name).exists()
         self._net: Any = load_script(params.weights) if self._scripted else load_inception(params.weights)
         owner = "StyleGAN2-ADA" if self._scripted else "pytorch-fid"
         self._way = "clean-fid" if params.resize == "clean" else owner
         self.name = f"inception_v3 (FID's, of 2015-12-05; {_WAYS[self._way]}, as {self._way})"
-        self.earned: Mapping[str, str] = {"frechet": f"FID ({self._way}), mean over the clip's frames",
+        self.earned = {"frechet": f"FID ({self._way}), mean over the clip's frames",
                                           "kid": f"KID (features as {self._way}), mean over the clip's frames"}
 
     @torch.no_grad()
-    def __call__(self, frames: Tensor) -> Tensor:
+    def forward(self, frames: Tensor) -> Tensor:
         """(B, T, 2048); of frames without three channels the grey ones are shown in all three."""
-        found = [self._look(part) for part in frames.flatten(0, 1).split(TOGETHER)]
+        found = [self._look(part) for part in together(frames.flatten(0, 1), TOGETHER)]
         return torch.cat(found).unflatten(0, frames.shape[:2])
 
     def _look(self, frames: Tensor) -> Tensor:

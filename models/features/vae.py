@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar
-
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn import functional
 
-from models.critics import vae
+from models.codec import latent_means
+from models.features import FeatureExtractor
 from models.generators import Checkpoint
 
 CRITIC = "vae"
@@ -24,19 +22,18 @@ class Params(BaseModel):
     critic: str = Field(description="an entry of critics of kind vae")
 
 
-class VaeFeatures:
+class VaeFeatures(FeatureExtractor):
     """See the module. It has seen the real training clips, so it knows them better than any others."""
 
-    earned: ClassVar[Mapping[str, str]] = {}
-
     def __init__(self, params: Params, checkpoint: Checkpoint) -> None:
+        super().__init__()
         self.name = (f"{params.critic} (VAE of real training frames; own size, latents over {GRID} x {GRID} parts and their "
                      "spread)")
-        self._checkpoint = checkpoint
+        self._vae = checkpoint.nets["vae"]
 
-    def __call__(self, frames: Tensor) -> Tensor:
+    def forward(self, frames: Tensor) -> Tensor:
         """(B, T, c GRID^2 + c) of c latent channels. Blur and noise change how latents spread, which averages hide."""
-        latents = vae.latents(self._checkpoint, frames)
+        latents = latent_means(self._vae, frames)
         means = functional.adaptive_avg_pool2d(latents.flatten(0, 1), GRID).flatten(1).unflatten(0, latents.shape[:2])
         return torch.cat([means, latents.std((3, 4), correction=0)], 2)
 

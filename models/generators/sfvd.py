@@ -248,7 +248,8 @@ class SFVD:
         psi = self._nets["psi"]
 
         def gradient(x: Tensor, t: Tensor) -> Tensor:
-            pull = mask_gradient(lambda leaf: psi(leaf, t).sample, x, masks, sampling.gradient, sampling.max_gradient_norm)
+            pull = mask_gradient(lambda leaf: psi(leaf, t).sample.float(), x, masks, sampling.gradient,
+                                 sampling.max_gradient_norm)
             return gamma.view(-1, 1, 1, 1) * pull
 
         return gradient
@@ -301,7 +302,7 @@ def _branches(
     """Predictions and v of several conditionings of the same x_t, in one pass."""
     count = len(inputs)
     batch = torch.cat([x.repeat(count, 1, 1, 1), torch.cat(inputs)], 1)
-    prediction, v = net(batch, t.repeat(count), torch.cat(labels) if labels else None).sample.chunk(2, 1)
+    prediction, v = net(batch, t.repeat(count), torch.cat(labels) if labels else None).sample.float().chunk(2, 1)
     return list(prediction.chunk(count)), list(v.chunk(count))
 
 

@@ -113,13 +113,15 @@ class I3D(nn.Module):
 
 
 class Pointwise(nn.Module):
-    """A 1 x 1 x 1 convolution as a matrix product: torch's own would give up the channels-last layout."""
+    """A 1 x 1 x 1 convolution as a matrix product: on a CPU torch's own would give up the channels-last layout."""
 
     def __init__(self, conv: nn.Conv3d) -> None:
         super().__init__()
         self.weight, self.bias = nn.Parameter(conv.weight.flatten(1)), conv.bias
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.is_cuda:
+            return functional.conv3d(x, self.weight[..., None, None, None], self.bias)
         return functional.linear(x.movedim(1, -1), self.weight, self.bias).movedim(-1, 1)
 
 

@@ -18,6 +18,7 @@ from torch.nn import functional
 from models.clip import ClipBatch
 from models.critics import vae
 from models.generators import Checkpoint
+from tasks.devices import first_device
 from tasks.filters import Evidence
 from tasks.records import Decision
 
@@ -48,25 +49,25 @@ def embed(latents: Tensor) -> Tensor:
 def greedy(vectors: Tensor, threshold: float, block: int = 512) -> tuple[Tensor, Tensor]:
     """Keep a vector if its similarity to every one kept before is below the threshold.
 
-    One matrix product per pair of blocks; beside the vectors, memory is flat in their number.
+    One matrix product per pair of blocks, where the vectors are; beside them, memory is flat in their number.
 
     Args:
         vectors: (N, D) unit vectors in the order of their right to stay.
         threshold: percent.
 
     Returns:
-        (N,) bool kept, and (N,) float32 highest similarity, in percent, to one kept before (-inf for the first).
+        (N,) bool kept, and (N,) float32 highest similarity, in percent, to one kept before (-inf for the first); on the CPU.
     """
     kept = torch.zeros(len(vectors), dtype=torch.bool)
     highest = torch.full((len(vectors),), -torch.inf)
     for start in range(0, len(vectors), block):
         part = vectors[start : start + block]
-        before = torch.full((len(part),), -torch.inf)
+        before = vectors.new_full((len(part),), -torch.inf)
         for earlier in range(0, start, block):
-            known = vectors[earlier : earlier + block][kept[earlier : earlier + block]]
+            known = vectors[earlier : earlier + block][kept[earlier : earlier + block].to(vectors.device)]
             if len(known):
                 before = torch.maximum(before, 100 * (part @ known.T).amax(1))
-        within = 100 * (part @ part.T)
+        before, within = before.cpu(), 100 * (part @ part.T).cpu()
         alive = torch.zeros(len(part), dtype=torch.bool)
         for row in range(len(part)):
             if alive.any():
@@ -92,7 +93,8 @@ class Similarity:
             groups[evidence.groups[row[clip]] if self.params.scope == "group" else "all"].append(clip)
         verdicts: dict[str, Decision] = {}
         for members in groups.values():
-            kept, highest = greedy(evidence.values[[row[clip] for clip in members]], self.params.threshold)
+            vectors = evidence.values[[row[clip] for clip in members]].to(first_device())
+            kept, highest = greedy(vectors, self.params.threshold)
             for clip, keep, value in zip(members, kept.tolist(), highest.tolist(), strict=True):
                 first = value == -math.inf
                 reason = "the first of its kind" if first else "unlike the clips kept before"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import queue
 import sys
 import threading
@@ -17,8 +18,10 @@ from flows import steps
 from tasks import sample
 from tasks.devices import compute_threads, use_threads
 from tasks.params import EngineParams, load_params
+from tasks.records import ProvenanceRecord
 from tasks.sample import plan_shards
 from tasks.store import ClipStore
+from tasks.tables import read_table
 
 
 @pytest.fixture
@@ -76,6 +79,22 @@ def test_shards_on_two_devices_are_those_of_one(line: Path, two_devices: list[st
     sample.finish("sfvd", conditions, checkpoint, tmp_path)
     ours, theirs = (ClipStore.open(out / "clips.zarr") for out in (tmp_path, line / "data/clips/sfvd"))
     assert ours.shard_clips != theirs.shard_clips and ours.digest == theirs.digest
+
+
+def test_half_precision_is_recorded_and_made_again(line: Path, tmp_path: Path) -> None:
+    tree = load_params(line / "params.yaml")
+    wanted = tree.samples["sfvd"].model_copy(update={"precision": "bf16", "clips": 3})
+    checkpoint, conditions = line / "data/checkpoints/sfvd", line / "data/conditions"
+    for shard in plan_shards(wanted, tree.seed, checkpoint, conditions, tmp_path):
+        sample.sample_shard(shard, checkpoint, conditions, tmp_path)
+    sample.finish("sfvd", conditions, checkpoint, tmp_path)
+    half, whole = ClipStore.open(tmp_path / "clips.zarr"), ClipStore.open(line / "data/clips/sfvd/clips.zarr")
+    assert not {*half.ids} & {*whole.ids}
+    apart = (half.read(range(3)).frames - whole.read(range(3)).frames).abs()
+    assert 0 < apart.mean() < 0.1
+    for record in read_table(tmp_path / "provenance.parquet", ProvenanceRecord):
+        assert json.loads(record.sampling)["precision"] == "bf16"
+        assert sample.resample(record, checkpoint, conditions)[1]
 
 
 def test_what_dask_needs_is_said_before_any_worker_starts(monkeypatch: pytest.MonkeyPatch) -> None:
