@@ -58,7 +58,6 @@ class TrainParams(BaseModel):
     ema_decay: float = Field(0.9999, ge=0, lt=1)
     grad_clip: float = Field(1.0, gt=0)
     precision: Precision = "no"
-    compile: bool = Field(False, description="the network goes through torch.compile: minutes at first, then faster steps")
     save_every: int = Field(200, gt=0)
 
 
@@ -119,7 +118,6 @@ def fit(net: nn.Module, loss: Loss, params: TrainParams, *, phase: str, seed: in
         _restore(state, net, optimiser, trained, ema)
     told = 10 * len(losses) // params.steps
     wrapped, prepared = accelerator.prepare(net, optimiser)
-    called: nn.Module = torch.compile(wrapped) if params.compile else wrapped  # type: ignore[assignment]
     bar = tqdm(range(len(losses), params.steps), desc=phase, initial=len(losses), total=params.steps, mininterval=2,
                disable=not accelerator.is_main_process)
     for step in bar:
@@ -135,7 +133,7 @@ def fit(net: nn.Module, loss: Loss, params: TrainParams, *, phase: str, seed: in
             # processes average their gradients during the last backward pass
             with nullcontext() if batch == own[-1] else accelerator.no_sync(wrapped):
                 with accelerator.autocast():
-                    value = loss(called, generator(batch_seed))
+                    value = loss(wrapped, generator(batch_seed))
                 accelerator.backward(value / len(own))
             values.append(value.detach())
         accelerator.clip_grad_norm_(trained, params.grad_clip)
