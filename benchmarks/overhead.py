@@ -1,10 +1,12 @@
 """Orchestration overhead of sampling a set: 1 - model seconds / wall, as the stage itself reports it and as seen from outside.
 
-    python benchmarks/overhead.py [clips] [folder]
+    python benchmarks/overhead.py [clips] [folder] [profile]
 
-The networks, frames, steps and shards are those of the demo (`params.yaml`). They are trained for one step only, as weights do
-not change what a step costs; nothing else is different from `cinefab sample`. The first figure is that of the stage, the second
-of the whole command, with the start of Python, torch, Prefect and its server, which a longer set pays once as well.
+The networks, frames, steps and shards are those of the demo (`params.yaml`), or of a profile over it. They are trained for one
+step only, on ten clips, as weights do not change what a step costs; nothing else is different from `cinefab sample` and, after
+it, `curate`. The first figure is that of the stage, the second of the whole command, with the start of Python, torch, Prefect
+and its server, which a longer set pays once as well. What the stages recorded is then in the folder's data/timing
+(`benchmarks/scale.py take`).
 """
 
 from __future__ import annotations
@@ -19,21 +21,34 @@ from pathlib import Path
 
 import yaml
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from tasks.profiles import apply_profiles
+
 ROOT = Path(__file__).parents[1]
 
 
-def main(clips: int = 512, folder: str | None = None) -> None:
+def main(clips: int = 512, folder: str | None = None, profile: str | None = None) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(folder or scratch)
-        tree = yaml.safe_load((ROOT / "params.yaml").read_text())
-        for phase in ("psi", "scene", "motion"):
-            tree["generators"]["sfvd"][phase]["train"]["steps"] = 1
-        tree["samples"]["sfvd"]["clips"] = clips
         place.mkdir(parents=True, exist_ok=True)
-        (place / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+        params = place / "params.yaml"
+        params.write_text((ROOT / "params.yaml").read_text())
+        if profile:
+            apply_profiles(params, [ROOT / "profiles" / f"{profile}.yaml"])
+        tree = yaml.safe_load(params.read_text())
+        for trained in (*map(tree["generators"]["sfvd"].get, ("psi", "scene", "motion")), *tree["critics"].values()):
+            trained["train"]["steps"] = 1
+        tree["dataset"]["options"] |= {"patients": 10, "clips_per_patient": 1}
+        tree["dataset"]["annotated_patients"] = None
+        tree["conditions"]["count"] = min(tree["conditions"]["count"], clips)
+        tree["samples"]["sfvd"]["clips"] = clips
+        params.write_text(yaml.safe_dump(tree, sort_keys=False))
         for stage in ("prepare", "condition", "train sfvd"):
             run(place, stage)
         seconds = run(place, "sample sfvd")
+        for stage in (*(f"critic {name}" for name in tree["critics"]), "curate sfvd"):
+            run(place, stage)
         took = json.loads((place / "data/timing/sample/sfvd.json").read_text())
     sys.stdout.write(
         f"{took['clips']} clips of {took['clip']}, {took['shards']} shards, {took['workers']} at a time; "
@@ -53,4 +68,4 @@ def run(place: Path, stage: str) -> float:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:2]), *sys.argv[2:3])
+    main(*map(int, sys.argv[1:2]), *sys.argv[2:4])
