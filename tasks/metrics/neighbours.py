@@ -50,8 +50,8 @@ def neighbours(known: Tensor, made: Tensor, nearest: int = NEAREST) -> Neighbour
     of_known, of_made = (_radii(rows, nearest) - slack for rows in (known, made))
     edges, of_others = of_known[:, None].float(), of_made.float()
     balls = torch.zeros(len(made), dtype=torch.float64)
-    covered, recalled = (torch.zeros(len(known), dtype=torch.bool) for _ in range(2))
-    doubtful = []
+    # written to in place: what a block left behind in memory would keep the allocator from giving the block's own back
+    covered, recalled, doubtful = (torch.zeros(len(known), dtype=torch.bool) for _ in range(3))
     for rows, away, doubt in _blocks(known, made):
         deepest = (away - of_others).amin(1)
         recalled[rows] = deepest < 0
@@ -59,10 +59,10 @@ def neighbours(known: Tensor, made: Tensor, nearest: int = NEAREST) -> Neighbour
         covered[rows] = past.amin(1) < 0
         # rows in which rounding could decide on which side of a ball's edge a clip is are looked at once more
         unsure = torch.minimum(deepest.abs(), past.abs().amin(1)) <= doubt
-        doubtful.append(rows[unsure])
+        doubtful[rows] = unsure
         past[unsure] = torch.inf
         balls += (past < 0).sum(0, dtype=torch.float32)
-    for rows, away in _exact_blocks(known, torch.cat(doubtful), made):
+    for rows, away in _exact_blocks(known, doubtful.nonzero()[:, 0], made):
         balls += (near := away < of_known[rows, None]).sum(0)
         covered[rows], recalled[rows] = near.any(1), (away < of_made).any(1)
     return Neighbours(balls, covered.double(), recalled.double())
@@ -71,15 +71,15 @@ def neighbours(known: Tensor, made: Tensor, nearest: int = NEAREST) -> Neighbour
 def _radii(features: Tensor, nearest: int) -> Tensor:
     """(N,) squared distance to the k-th nearest other row."""
     found = torch.empty(len(features), dtype=torch.float64)
-    doubtful = []
+    doubtful = torch.zeros(len(features), dtype=torch.bool)
     for rows, away, doubt in _blocks(features, features):
         away[torch.arange(len(rows)), rows] = torch.inf
         values, places = away.topk(nearest + 1, 1, largest=False)  # in a quarter of kthvalue's time
         apart = features[rows] - features[places[:, nearest - 1]]
         found[rows] = torch.linalg.vecdot(apart, apart)
         # where rounding may have put another one in the k-th place
-        doubtful.append(rows[(values.diff(dim=1)[:, nearest - 2 :] <= 2 * doubt).any(1)])
-    for rows, away in _exact_blocks(features, torch.cat(doubtful), features):
+        doubtful[rows] = (values.diff(dim=1)[:, nearest - 2 :] <= 2 * doubt).any(1)
+    for rows, away in _exact_blocks(features, doubtful.nonzero()[:, 0], features):
         away[torch.arange(len(rows)), rows] = torch.inf
         found[rows] = away.topk(nearest, 1, largest=False).values[:, -1]
     return found
