@@ -3,7 +3,8 @@
     python benchmarks/fvd.py > fvd.json
 
 One process and one thread, both ways in every round. Both must give the same to 1e-5 of the largest value or the run fails.
-Prints JSON: of every size the medians of time, wall and CPU, and of the ratio within a round, with its lowest and highest.
+Prints JSON: of every size the medians of time, wall and CPU, and of the ratio within a round, with its lowest and highest; and
+how many clips the folded net sees a second on the first GPU, if there is one.
 
 cd-fvd itself needs torchvision and fetches weights, so only its arithmetic is here: the network of piergiaj/pytorch-i3d, which
 pads before every layer, in eval mode; and `scipy.linalg.sqrtm` of the product of covariances. Weights are random, which changes
@@ -107,6 +108,21 @@ def machine() -> str:
     return names[0] if names else platform.machine()
 
 
+def on_gpu(net: I3D) -> dict[str, Any]:
+    """Clips a second, so many together."""
+    net, found = net.cuda(), {}
+    for together in (8, 32, 64):
+        clips = torch.rand(together, 3, FRAMES, SIDE, SIDE, device="cuda") * 2 - 1
+        net(clips)
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        for _ in range(ROUNDS):
+            net(clips)
+        torch.cuda.synchronize()
+        found[str(together)] = ROUNDS * together / (time.perf_counter() - start)
+    return {"clips a second on a GPU": {"device": torch.cuda.get_device_name(), **found}}
+
+
 @torch.no_grad()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -126,6 +142,7 @@ def main() -> None:
             found[name] = beside(name, partial(by_sqrtm, *both), partial(frechet_of_features, *both), asked.rounds)
     about = {"python": platform.python_version(), "torch": torch.__version__, "scipy": scipy.__version__, "device": machine(),
              "threads": 1, "rounds": asked.rounds, "clips": [asked.clips, FRAMES, SIDE, SIDE]}
+    about |= on_gpu(fast) if torch.cuda.is_available() else {}
     sys.stdout.write(json.dumps(about | {"measured": found}, indent=2) + "\n")
 
 

@@ -4,7 +4,8 @@
 
 SF-VD with the sizes, batch and sampling options of a profile (gpu), its networks untrained, which changes no time; a few steps,
 multiplied up to the profile's. Each way makes the same clips twice: the first time it warms up, or compiles. Clips of the other
-ways must be those of the first but for rounding, or the run fails. Prints JSON.
+ways must be those of the first but for rounding, or the run fails. Prints a line of JSON a way; docs/speed/sampling.jsonl has
+those that were measured.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 import sys
 import tempfile
 import time
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +63,9 @@ def main(profile: str = "gpu", steps: int = 10) -> None:
     masks = torch.zeros(clips, frames, height, width, dtype=torch.uint8)
     masks[:, :, height // 2 : height // 2 + 2, width // 4 : 3 * width // 4] = 1
     condition, made = Condition(tuple(map(str, range(clips))), masks), untrained(tree)
-    found: dict[str, Any] = {}
+    machine = device if device == "cpu" else torch.cuda.get_device_name()
+    about: dict[str, Any] = {"device": machine, "torch": torch.__version__, "date": str(date.today()), "profile": profile,
+                             "batch_clips": clips, "steps": [steps, whole], "clip": [frames, height, width]}
     reference = None
     for name, (half, compiled) in WAYS.items():
         own = build("sfvd", made.params, Checkpoint("sfvd", made.params, copy.deepcopy(made.nets), made.facts, {}))
@@ -79,14 +83,11 @@ def main(profile: str = "gpu", steps: int = 10) -> None:
         apart = float((shown - reference).abs().mean() / reference.std())
         if apart > 0.1:
             raise SystemExit(f"{name}: clips are {apart:.2f} standard deviations from those of float32")
-        found[name] = {"seconds_a_clip": took[1] / clips / steps * whole, "at_first_s": took[0] - took[1], "apart": apart,
-                       "peak_gib": None if device == "cpu" else torch.cuda.max_memory_allocated() / 2**30}
-        sys.stderr.write(f"{name}: {found[name]}\n")
+        found = {"way": name, "seconds_a_clip": took[1] / clips / steps * whole, "at_first_s": took[0] - took[1],
+                 "apart": apart, "peak_gib": None if device == "cpu" else torch.cuda.max_memory_allocated() / 2**30}
+        sys.stdout.write(json.dumps(about | found) + "\n")
+        sys.stdout.flush()
         del own
-    machine = device if device == "cpu" else torch.cuda.get_device_name()
-    about = {"torch": torch.__version__, "device": machine, "profile": profile, "batch_clips": clips, "steps": [steps, whole],
-             "clip": [frames, height, width]}
-    sys.stdout.write(json.dumps(about | {"measured": found}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

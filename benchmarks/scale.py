@@ -29,9 +29,10 @@ def page(results: Path) -> str:
     """The whole of docs/scale.md."""
     runs = {path.parent.name: json.loads(path.read_text()) for path in sorted(results.glob("*/timing.json"))}
     kept = json.loads((results / "bookkeeping.json").read_text())
+    sampled = [json.loads(line) for line in (results.parent / "speed" / "sampling.jsonl").read_text().splitlines()]
     text = Path(__file__).with_suffix(".md").read_text()
-    parts = {"RATES": "\n".join(rates(runs)), "COSTS": "\n\n".join(costs(runs)), "BOOKKEEPING": "\n".join(bookkeeping(kept)),
-             "MEMORY": "\n".join(memory(runs))}
+    parts = {"RATES": "\n".join(rates(runs)), "COSTS": "\n\n".join(costs(runs)), "GPU": "\n".join(on_gpus(sampled)),
+             "BOOKKEEPING": "\n".join(bookkeeping(kept)), "MEMORY": "\n".join(memory(runs))}
     for name, part in parts.items():
         text = text.replace(f"<!-- {name} -->", part)
     return text
@@ -43,22 +44,32 @@ def rates(runs: dict[str, Any]) -> Iterator[str]:
                     "stored, kB a clip", "on")
     for run, name, sampled, curated in sets(runs):
         threads = f"{sampled['threads']} thread{'s' * (sampled['threads'] > 1)}"
-        machine = f"{sampled['device'].upper()}, {threads}, load {sampled['load']} on {sampled['cores']} cores"
+        machine = f"{sampled['device'].replace('cpu', 'CPU')}, {threads}, load {sampled['load']} on {sampled['cores']} cores"
         yield row(run, name, size(sampled["clip"]), sampled["clips"], f"{sampled['model_seconds'] / sampled['clips']:.2f}",
-                  f"{sampling(sampled):.2f}", f"{sampled['overhead']:.0%}", f"{filtering(curated):.3f}",
+                  f"{sampling(sampled):.2f}", f"{sampled['overhead']:.1%}", f"{filtering(curated):.3f}",
                   f"{sampled['bytes_a_clip'] / 1e3:.1f}", machine)
 
 
 def costs(runs: dict[str, Any]) -> Iterator[str]:
-    """One table a run, of its largest set."""
+    """One table a size of clips, by the largest set of that size."""
     for run, name, sampled, curated in largest_sets(runs):
         lines = [f"**{run}**, set {name}: {size(sampled['clip'])}, {sampled['shard_clips']} clips to a shard.", "",
-                 *head("clips", "shards", "stored", "sampling, one core", "filters", "sampling, one GPU")]
+                 *head("clips", "shards", "stored", "sampling, one core", "filters")]
         for clips in SIZES:
             lines.append(row(power(clips), f"{math.ceil(clips / sampled['shard_clips']):,}",
                              amount(clips * sampled["bytes_a_clip"]), hours(clips * sampling(sampled)),
-                             hours(clips * filtering(curated)), "not measured"))
+                             hours(clips * filtering(curated))))
         yield "\n".join(lines)
+
+
+def on_gpus(measured: list[dict[str, Any]]) -> Iterator[str]:
+    """What `benchmarks/sampling.py` measured on GPUs, a row a way, and its multiples: hours of one GPU."""
+    yield from head("GPU", "profile", "clips", "networks", "s a clip", "peak memory", *map(power, SIZES))
+    for one in measured:
+        clips = f"{one['batch_clips']} of {' x '.join(map(str, one['clip']))}"
+        yield row(one["device"], f"`{one['profile']}`", clips, one["way"],
+                  f"{one['seconds_a_clip']:.1f}", f"{one['peak_gib']:.0f} GiB",
+                  *(hours(number * one["seconds_a_clip"]) for number in SIZES))
 
 
 def bookkeeping(kept: list[dict[str, Any]]) -> Iterator[str]:
@@ -93,9 +104,13 @@ def sets(runs: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any], dict[
 
 
 def largest_sets(runs: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any], dict[str, Any]]]:
-    """The set with most clips of each run."""
-    for run in runs:
-        yield max((one for one in sets(runs) if one[0] == run), key=lambda one: one[2]["clips"])
+    """The set with most clips of each size of clips."""
+    largest: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {}
+    for one in sets(runs):
+        known = largest.setdefault(size(one[2]["clip"]), one)
+        if one[2]["clips"] > known[2]["clips"]:
+            largest[size(one[2]["clip"])] = one
+    yield from largest.values()
 
 
 def sampling(sampled: dict[str, Any]) -> float:
