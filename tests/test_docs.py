@@ -15,7 +15,7 @@ import pytest
 from tasks.account import interval
 
 ROOT = Path(__file__).parent.parent
-STUDIES = sorted(path for path in (ROOT / "docs" / "results").glob("*") if path.is_dir())
+STUDIES = sorted(path.parent for path in (ROOT / "docs" / "results").glob("*/metrics.json"))
 
 
 def results_table(study: Path) -> str:
