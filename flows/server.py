@@ -1,7 +1,8 @@
 """One Prefect server for one job, and child runs that appear under their parent.
 
-A stage started alone needs no server: Prefect brings one up inside the process, at about ten seconds a stage. A whole line
-shares one instead, and that of `cinefab ui` or `cinefab serve` is found by everything that runs in the same checkout.
+A whole line shares one, a stage started alone has its own, and that of `cinefab ui` or `cinefab serve` is found by everything
+that runs in the same checkout. Prefect would bring one up by itself, but Ctrl-C ends that one too: the stage, which then has
+nobody to report its end to, tried for two and a half minutes.
 """
 
 from __future__ import annotations
@@ -38,13 +39,13 @@ USUAL_PORT = 4200
 
 @contextmanager
 def server(known: bool = False) -> Iterator[str]:
-    """The address of the API: the one PREFECT_API_URL names, else of the checkout's standing server, else of a server that
+    """The address of the API: the one Prefect's settings name, else of the checkout's standing server, else of a server that
     lives as long as the block, and ends with this process whatever ends it.
 
     Args:
         known: a server that is started here is the checkout's standing one, at Prefect's usual port if that is free.
     """
-    if (found := os.environ.get("PREFECT_API_URL") or standing()) is not None:
+    if (found := _told() or standing()) is not None:
         with _reporting_to(found):
             yield found
         return
@@ -67,6 +68,11 @@ def server(known: bool = False) -> Iterator[str]:
             process.wait(30)
         except subprocess.TimeoutExpired:
             process.kill()
+
+
+def _told() -> str | None:
+    """By the environment, which `_reporting_to` changes for what is started, or by Prefect's own settings."""
+    return os.environ.get("PREFECT_API_URL") or PREFECT_API_URL.value()
 
 
 def standing() -> str | None:
@@ -168,8 +174,8 @@ def run_linked(flow: Flow[..., Any], **parameters: Any) -> Any:
     `parent_task_run_id` and `run_flow` are not prominent public API: they are used here only, against a pinned Prefect,
     and a test checks that the server lists the child under its parent.
     """
-    parent, url = os.environ.get(PARENT), os.environ.get("PREFECT_API_URL") or standing()
+    parent, url = os.environ.get(PARENT), _told() or standing()
     if parent is None and (repro := run_of_this_stage()) is not None:
         parent, url = repro.run, repro.api
-    with alive() as process, _reporting_to(url) if url else nullcontext():
+    with alive() as process, _reporting_to(url) if url else server():
         return run_flow(flow, flow_run=_create_run(flow, parameters, parent, process), parameters=parameters)

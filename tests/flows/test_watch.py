@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -42,6 +43,7 @@ from flows.server import run_linked
 
 STAGE = """
 import sys
+import time
 from prefect import flow
 from flows.server import run_linked
 
@@ -49,6 +51,9 @@ from flows.server import run_linked
 def stage(name: str):
     if name == "bad":
         raise ValueError("bad luck")
+    if name == "long":
+        print("at work", flush=True)
+        time.sleep(987)
 
 run_linked(stage, name=sys.argv[1])
 """
@@ -113,6 +118,19 @@ def test_what_runs_meanwhile_finds_the_server(clean: dict[str, str], tmp_path: P
     assert ui.wait(60) == 0
     until(lambda: not server.is_running())
     assert not list(Path(clean["PREFECT_HOME"]).glob("*.address"))
+
+
+def test_ctrl_c_ends_a_stage_that_was_started_alone(clean: dict[str, str], tmp_path: Path) -> None:
+    """A terminal's Ctrl-C goes to all of the stage's processes; the one it reports to must outlive it."""
+    folder = repository(tmp_path / "a", "stages: {}\n")
+    stage = subprocess.Popen([sys.executable, "stage.py", "long"], cwd=folder, env=clean, text=True, stdout=subprocess.PIPE,
+                             start_new_session=True)
+    assert stage.stdout is not None  # PIPE above
+    assert stage.stdout.readline() == "at work\n"
+    server = server_of(stage)
+    os.killpg(stage.pid, signal.SIGINT)
+    assert stage.wait(30) != 0
+    until(lambda: not server.is_running())
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
