@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
-import resource
 import signal
 import socket
 import sys
@@ -24,13 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models import plugin
+from tasks.limits import BROKEN, OUT_OF_MEMORY, how_it_ended, limit, start_clock
 from tasks.readers import QuarantinedError, Source
-
-OPEN_FILES = 256
-PROCESSOR_SHARE = 4
-"""Seconds of processor time for one of the clock: decoders of video have threads."""
-BROKEN, OUT_OF_MEMORY = 1, 3
-"""How a worker ends that failed, and one that was refused memory: much may be held, and C code may have taken it badly."""
 
 
 def main(control: socket.socket) -> None:
@@ -38,7 +31,7 @@ def main(control: socket.socket) -> None:
     task = receive(control)
     try:
         reader = plugin.load("tasks.readers", task["reader"])
-        _limit(task["memory"])
+        limit(task["memory"])
         sources: list[Source] = list(reader.sources(Path(task["location"]), reader.Params.model_validate(task["options"])))
     except MemoryError:
         send(control, {"error": "takes more memory than dataset.decoder.memory_gb to be listed"})
@@ -62,7 +55,8 @@ def main(control: socket.socket) -> None:
             return
         finally:
             ours.close()
-        ended = _how_it_ended(os.waitpid(worker, 0)[1], task["seconds"])
+        ended = how_it_ended(os.waitpid(worker, 0)[1], f"dataset.decoder.seconds: {task['seconds']} s",
+                             "dataset.decoder.memory_gb")
 
 
 def send(to: socket.socket, header: Any, arrays: Sequence[NDArray[Any]] = ()) -> None:
@@ -96,24 +90,11 @@ def _described(source: Source) -> dict[str, Any]:
     return {**kept, "files": [str(file) for file in source.files], "texts": dict(source.texts)}
 
 
-def _limit(memory: int) -> None:
-    """No files written, few open, no core dumped, and `memory` bytes beyond what the imports took."""
-    with contextlib.suppress(OSError, ValueError):  # there is /proc on Linux only, and macOS refuses this limit
-        taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (taken + memory,) * 2)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, OPEN_FILES))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
 def _work(asked: socket.socket, sources: Sequence[Source], seconds: int) -> None:
-    """Decode what is asked for until nobody asks; never returns. The kernel ends one that takes too long, in C code as well."""
+    """Decode what is asked for until nobody asks; never returns."""
     try:
         while (number := _asked_for(asked)) is not None:
-            used = math.ceil(sum(os.times()[:2]))
-            hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
-            resource.setrlimit(resource.RLIMIT_CPU, (used + PROCESSOR_SHARE * seconds, hard))
-            signal.alarm(seconds)
+            start_clock(seconds)
             header, arrays = _decoded(sources[number])
             signal.alarm(0)
             send(asked, header, arrays)
@@ -149,20 +130,6 @@ def _decoded(source: Source) -> tuple[dict[str, Any], list[NDArray[Any]]]:
         "labels": volume.labels,
         "spacing_mm": volume.spacing_mm,
     }, arrays
-
-
-def _how_it_ended(status: int, seconds: int) -> str | None:
-    """In plain words; None for one that nobody asked any more."""
-    code = os.waitstatus_to_exitcode(status)
-    if code == 0:
-        return None
-    if code == OUT_OF_MEMORY:
-        return "takes more memory to decode than dataset.decoder.memory_gb"
-    if code in (-signal.SIGALRM, -signal.SIGXCPU):
-        return f"takes longer to decode than dataset.decoder.seconds: {seconds} s"
-    if code == -signal.SIGKILL:
-        return "cannot be decoded: its decoder was killed, as by a machine short of memory"
-    return f"cannot be decoded: its decoder crashed ({signal.Signals(-code).name if code < 0 else f'status {code}'})"
 
 
 if __name__ == "__main__":

@@ -2,13 +2,15 @@
 
 Headers follow PS3.15's basic profile (`tasks.confidentiality`), burned-in text is hidden as the reader of DICOM hides it.
 Pixels are decoded and written anew without compression, so that no comment inside of a compressed frame and no byte behind the
-last one comes along. Preamble and file meta information are new. Equal files and the same key give equal copies.
+last one comes along. Preamble and file meta information are new. Equal files and the same key give equal copies. Each file is
+read in a process of its own, with limits: what it does to a decoder costs that file.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from tasks.burned_in import Box, not_of
 from tasks.confidentiality import EDITION, deidentified, patient_of
 from tasks.dicom_header import quiet
+from tasks.limits import limited
 from tasks.pseudonyms import key, other_uid, pseudonym
 from tasks.readers import QuarantinedError, cannot
 from tasks.readers.dicom import read_pixels
@@ -34,6 +37,9 @@ from tasks.yaml_files import read_yaml
 NEVER_ABSENT = ("PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "ReferringPhysicianName", "StudyID",
                 "AccessionNumber", "SeriesNumber", "InstanceNumber", "Manufacturer")
 """Type 2 in modules that every image has (PS3.3 C.7.1.1, C.7.2.1, C.7.3.1, C.7.5.1, C.7.6.1): empty where nothing is left."""
+
+SECONDS, MEMORY_GB = 600, 8
+"""What one file may take, as `dataset.decoder` has it where nothing is said."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +76,11 @@ def _all(files: Sequence[Path], out: Path, blank: list[Box] | None) -> Deidentif
     for file in files:
         digest = file_digest(file)
         try:
-            made = copy_of(file, digest, blank)
-            path = out / str(made.PatientID) / f"{pseudonym(made.SOPInstanceUID)}.dcm"
+            name, content = limited(partial(_named, file, digest, blank), SECONDS, MEMORY_GB).split(b"\n", 1)
+            path = out / name.decode()
             if path in written:
                 raise QuarantinedError("has the SOP Instance UID of another file")
-            atomic_write(path, _bytes(made))
+            atomic_write(path, content)
             written.add(path)
         except QuarantinedError as error:
             left_out.append(QuarantineRecord(digest, str(error)))
@@ -139,10 +145,11 @@ def _complete(made: Dataset, digest: str) -> None:
     made.DeidentificationMethodCodeSequence = [code]
 
 
-def _bytes(made: FileDataset) -> bytes:
-    content = BytesIO()
+def _named(file: Path, digest: str, blank: list[Box] | None) -> bytes:
+    """Where the copy goes, a line, and its bytes."""
+    made, content = copy_of(file, digest, blank), BytesIO()
     dcmwrite(content, made, enforce_file_format=True)
-    return content.getvalue()
+    return f"{made.PatientID}/{pseudonym(made.SOPInstanceUID)}.dcm\n".encode() + content.getvalue()
 
 
 class Recipe(BaseModel):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import faulthandler
 import io
 import logging
 import os
@@ -14,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,14 +32,14 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from pydicom.datadict import dictionary_description
 from pydicom.dataelem import DataElement
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileDataset
 from pydicom.pixels import pixel_array
 from pydicom.tag import Tag
 from typer.testing import CliRunner
 
 from flows.__main__ import app
 from tasks.confidentiality import DUMMIES, EDITION, PATIENT, required, table
-from tasks.deidentify import Deidentified, deidentify, lines
+from tasks.deidentify import Deidentified, copy_of, deidentify, lines
 from tasks.dicom_header import KEPT
 from tasks.find_source import find_source
 from tasks.params import DatasetParams
@@ -120,6 +122,33 @@ def test_the_search_would_find_the_words(made: Made) -> None:
     assert len(spelled(made)) >= 1000
     assert len(made.words) - len(spelled(made)) <= 2 * len(made.files)
     assert len(found_below(made.root)) == 2 * len(made.files)  # every file, and every folder by its name
+
+
+def aborting() -> None:
+    faulthandler.disable()  # pytest's, which would print a page
+    os.abort()
+
+
+def test_what_a_file_does_to_its_decoder_costs_that_file(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "raw").mkdir()
+    kinds = [kind for kind in made.files if kind not in LEFT_OUT][:5]
+    files = {kind: shutil.copy(made.files[kind], tmp_path / "raw" / f"{number}.dcm") for number, kind in enumerate(kinds)}
+    digest = {kind: file_digest(Path(file)) for kind, file in files.items()}
+    copied, does = copy_of, {digest[kinds[0]]: aborting, digest[kinds[1]]: lambda: time.sleep(60),
+                             digest[kinds[2]]: lambda: bytearray(10**12), digest[kinds[3]]: lambda: 1 / 0}
+
+    def hostile(file: Path, own: str, blank: object) -> FileDataset:
+        does.get(own, int)()
+        return copied(file, own, blank)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("tasks.deidentify.copy_of", hostile)
+    monkeypatch.setattr("tasks.deidentify.SECONDS", 2)
+    found = deidentify(tmp_path / "raw", tmp_path / "clean", None)
+    reasons = {one.file: one.reason for one in found.left_out}
+    assert found.written == 1 and len(reasons) == 4
+    ends = ("crashed (SIGABRT)", "takes longer to decode than 2 s", "takes more memory", "crashed (status 1)")
+    for kind, end in zip(kinds, ends, strict=False):
+        assert end in reasons[digest[kind]]
 
 
 @pytest.mark.parametrize("disguise", [
