@@ -110,7 +110,7 @@ class SampleParams(Section):
     shard_clips: int = Field(8, gt=0, description="one unit of work and of storage")
     batch_clips: int = Field(4, gt=0, description="clips denoised together; always exactly this many, the last batch is padded")
     precision: Precision = Field("no", description="bf16: what networks compute in while sampling")
-    compile: bool = Field(False, description="networks go through torch.compile: minutes at first, then half the time on a GPU; not surv_gen's")
+    compile: bool = Field(False, description="by torch.compile: minutes at first, then faster, on a GPU most; not surv_gen's")
     sampling: Entry = Field(default_factory=dict, description="the generator's own Sampling")
 
     @model_validator(mode="after")
