@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from models import plugin
 from models.clip import UNKNOWN, to_float, to_uint8
 from models.generators import StillAnimator, build
 from tasks.checkpoints import RECORD, load_checkpoint
+from tasks.limits import limited
 from tasks.pictures import Pixels
 from tasks.readers import QuarantinedError
 from tasks.readers.images import picture
@@ -51,7 +54,7 @@ def animate(image: Path, checkpoint: Path, out: Path, seeds: Sequence[int] = (0,
     _, channels, height, width = made.facts["clip_shape"]
     scaling = read_json(checkpoint / RECORD)["trained_on"]["scaling"]
     try:
-        shown = picture(image, "RGB" if channels == 3 else "L")
+        shown = np.load(BytesIO(limited(partial(_saved, image, "RGB" if channels == 3 else "L"))))
     except QuarantinedError as error:
         raise ValueError(f"{image}: {error}") from None
     still = scale(shown.reshape(1, *shown.shape[:2], channels), tuple(scaling["window"]))
@@ -65,12 +68,19 @@ def animate(image: Path, checkpoint: Path, out: Path, seeds: Sequence[int] = (0,
     return film
 
 
+def _saved(image: Path, mode: str) -> bytes:
+    """The decoded picture in numpy's own format."""
+    content = BytesIO()
+    np.save(content, picture(image, mode), allow_pickle=False)
+    return content.getvalue()
+
+
 def write_video(out: Path, film: Pixels, frames_per_second: float) -> None:
     """H.264 of (T, h, w, 3) uint8, enlarged to at least `SHORT_SIDE`; the file appears whole or not at all."""
     factor = max(1, -(-SHORT_SIDE // min(film.shape[1:3])))
     large = film.repeat(factor, 1).repeat(factor, 2)
     large = np.pad(large, ((0, 0), (0, large.shape[1] % 2), (0, large.shape[2] % 2), (0, 0)))  # H.264 wants even sides
-    with atomic_path(out, large.nbytes) as partial, av.open(str(partial), "w", format=_container(out)) as file:
+    with atomic_path(out, large.nbytes) as path, av.open(str(path), "w", format=_container(out)) as file:
         stream: Any = file.add_stream("libx264", rate=Fraction(frames_per_second).limit_denominator(1000))
         stream.height, stream.width, stream.pix_fmt = large.shape[1], large.shape[2], "yuv420p"
         stream.options = {"crf": "12"}

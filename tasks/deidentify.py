@@ -38,9 +38,6 @@ NEVER_ABSENT = ("PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "Ref
                 "AccessionNumber", "SeriesNumber", "InstanceNumber", "Manufacturer")
 """Type 2 in modules that every image has (PS3.3 C.7.1.1, C.7.2.1, C.7.3.1, C.7.5.1, C.7.6.1): empty where nothing is left."""
 
-SECONDS, MEMORY_GB = 600, 8
-"""What one file may take, as `dataset.decoder` has it where nothing is said."""
-
 
 @dataclass(frozen=True)
 class Deidentified:
@@ -76,7 +73,7 @@ def _all(files: Sequence[Path], out: Path, blank: list[Box] | None) -> Deidentif
     for file in files:
         digest = file_digest(file)
         try:
-            name, content = limited(partial(_named, file, digest, blank), SECONDS, MEMORY_GB).split(b"\n", 1)
+            name, content = limited(partial(_named, file, digest, blank)).split(b"\n", 1)
             path = out / name.decode()
             if path in written:
                 raise QuarantinedError("has the SOP Instance UID of another file")

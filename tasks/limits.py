@@ -16,6 +16,8 @@ from typing import NoReturn
 
 from tasks.readers import QuarantinedError
 
+SECONDS, MEMORY_GB = 600, 8
+"""What one file may take where nothing else is said."""
 OPEN_FILES = 256
 PROCESSOR_SHARE = 4
 """Seconds of processor time for one of the clock: decoders of video have threads."""
@@ -61,8 +63,8 @@ def how_it_ended(status: int, time: str, memory: str) -> str | None:
     return f"cannot be decoded: its decoder crashed ({signal.Signals(-code).name if code < 0 else f'status {code}'})"
 
 
-def limited(make: Callable[[], bytes], seconds: int, memory_gb: float) -> bytes:
-    """What `make` gives in a fork of this process that has so much time and, beyond what this has, memory.
+def limited(make: Callable[[], bytes]) -> bytes:
+    """What `make` gives in a fork of this process that has `SECONDS` and, beyond what this has, `MEMORY_GB`.
 
     Raises:
         QuarantinedError: if `make` raises one, or its process ends otherwise than by giving something.
@@ -71,20 +73,20 @@ def limited(make: Callable[[], bytes], seconds: int, memory_gb: float) -> bytes:
     child = os.fork()
     if child == 0:
         os.close(ours)
-        _give(make, theirs, seconds, int(memory_gb * 1e9))
+        _give(make, theirs)
     os.close(theirs)
     with os.fdopen(ours, "rb") as pipe:
         said, content = pipe.read(1), pipe.read()
-    ended = how_it_ended(os.waitpid(child, 0)[1], f"{seconds} s", f"{memory_gb:g} GB")
+    ended = how_it_ended(os.waitpid(child, 0)[1], f"{SECONDS} s", f"{MEMORY_GB} GB")
     if ended is not None or said == _REFUSED:
         raise QuarantinedError(ended or content.decode())
     return content
 
 
-def _give(make: Callable[[], bytes], to: int, seconds: int, memory: int) -> NoReturn:
+def _give(make: Callable[[], bytes], to: int) -> NoReturn:
     try:
-        limit(memory)
-        start_clock(seconds)
+        limit(int(MEMORY_GB * 1e9))
+        start_clock(SECONDS)
         try:
             said, content = _GOOD, make()
         except QuarantinedError as error:

@@ -26,6 +26,7 @@ from models.classifiers import ClassifierKind
 from models.lpips import LpipsParams
 from models.nets.alexnet_vgg import KNOWN
 from models.trainer import Precision, TrainParams
+from tasks.limits import MEMORY_GB, SECONDS
 from tasks.yaml_files import read_yaml
 
 Value = TypeVar("Value")
@@ -64,8 +65,8 @@ class SplitParams(Section):
 class DecoderParams(Section):
     """What the process that decodes raw files may take for one of them; one that takes more is quarantined."""
 
-    memory_gb: float = Field(default=8, gt=0, description="beyond the process itself; larger volumes need more")
-    seconds: int = Field(default=600, gt=0, description="by the clock; four times as many of processor time")
+    memory_gb: float = Field(default=MEMORY_GB, gt=0, description="beyond the process itself; larger volumes need more")
+    seconds: int = Field(default=SECONDS, gt=0, description="by the clock; four times as many of processor time")
 
 
 class DatasetParams(Section):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import av
@@ -76,3 +77,10 @@ def test_what_cannot_be_animated_is_one_clear_line(trained: Path, tmp_path: Path
     with pytest.raises(ValueError, match="its generator is cinn, which knows no steps; it has temperature"):
         animate(still, trained / "cinn", tmp_path / "clip.mp4", sampling={"steps": 2})
     assert not (tmp_path / "clip.mp4").exists()
+
+
+def test_a_picture_that_ends_its_decoder_ends_nothing_else(trained: Path, tmp_path: Path,
+                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.animate.picture", lambda file, mode: os._exit(7))
+    with pytest.raises(ValueError, match=r"still\.png: cannot be decoded: its decoder crashed \(status 7\)"):
+        animate(drawn(tmp_path / "still.png"), trained / "lddm", tmp_path / "clip.mp4")

@@ -142,7 +142,7 @@ def test_what_a_file_does_to_its_decoder_costs_that_file(made: Made, tmp_path: P
         return copied(file, own, blank)  # type: ignore[arg-type]
 
     monkeypatch.setattr("tasks.deidentify.copy_of", hostile)
-    monkeypatch.setattr("tasks.deidentify.SECONDS", 2)
+    monkeypatch.setattr("tasks.limits.SECONDS", 2)
     found = deidentify(tmp_path / "raw", tmp_path / "clean", None)
     reasons = {one.file: one.reason for one in found.left_out}
     assert found.written == 1 and len(reasons) == 4
