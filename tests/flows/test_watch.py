@@ -42,6 +42,7 @@ from flows.publish import report
 from flows.server import run_linked
 
 STAGE = """
+import signal
 import sys
 import time
 from prefect import flow
@@ -55,6 +56,7 @@ def stage(name: str):
         print("at work", flush=True)
         time.sleep(987)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever a shell script has what it starts with & do about it
 run_linked(stage, name=sys.argv[1])
 """
 
