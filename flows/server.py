@@ -45,7 +45,8 @@ def server(known: bool = False) -> Iterator[str]:
     Args:
         known: a server that is started here is the checkout's standing one, at Prefect's usual port if that is free.
     """
-    if (found := _told() or standing()) is not None:
+    # by the environment, which `_reporting_to` changes for what is started, or by Prefect's own settings
+    if (found := os.environ.get("PREFECT_API_URL") or PREFECT_API_URL.value() or standing()) is not None:
         with _reporting_to(found):
             yield found
         return
@@ -68,11 +69,6 @@ def server(known: bool = False) -> Iterator[str]:
             process.wait(30)
         except subprocess.TimeoutExpired:
             process.kill()
-
-
-def _told() -> str | None:
-    """By the environment, which `_reporting_to` changes for what is started, or by Prefect's own settings."""
-    return os.environ.get("PREFECT_API_URL") or PREFECT_API_URL.value()
 
 
 def standing() -> str | None:
@@ -174,7 +170,7 @@ def run_linked(flow: Flow[..., Any], **parameters: Any) -> Any:
     `parent_task_run_id` and `run_flow` are not prominent public API: they are used here only, against a pinned Prefect,
     and a test checks that the server lists the child under its parent.
     """
-    parent, url = os.environ.get(PARENT), _told() or standing()
+    parent, url = os.environ.get(PARENT), None
     if parent is None and (repro := run_of_this_stage()) is not None:
         parent, url = repro.run, repro.api
     with alive() as process, _reporting_to(url) if url else server():

@@ -7,13 +7,14 @@ a `FeatureExtractor`.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from types import MappingProxyType
 
 from torch import Tensor, nn
 
 
-class FeatureExtractor(nn.Module):
+class FeatureExtractor(nn.Module, ABC):
     """Looks at clips and learns nothing from them.
 
     Attributes:
@@ -25,12 +26,12 @@ class FeatureExtractor(nn.Module):
     name: str
     earned: Mapping[str, str] = MappingProxyType({})
 
+    @abstractmethod
     def forward(self, frames: Tensor) -> Tensor:
         """Clips (B, T, C, H, W) in [-1, 1] -> (B, D) of whole clips, or (B, T, D) of frame after frame; float32.
 
         Clips lie on the extractor's device, and so do their features.
         """
-        raise NotImplementedError
 
 
 def together(frames: Tensor, few: int) -> tuple[Tensor, ...]:
